@@ -1,0 +1,123 @@
+//! What a process is doing, computed from its events and nothing else (laws 2-4). This module is the merge.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::ids::{EventId, ProcessId, TenantId};
+use super::time::Timestamp;
+
+/// What a process is doing [PM2].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Status {
+    /// Known, nothing seen yet.
+    Registered,
+    /// Alive without a STARTED.
+    Active,
+    Running,
+    Paused,
+    Completed,
+    Failed,
+    /// Silent past its deadline; the next sign of life revives it.
+    Expired,
+    /// Ended and past retention.
+    Archived,
+}
+
+impl Status {
+    pub const ALL: [Self; 8] = [
+        Self::Registered,
+        Self::Active,
+        Self::Running,
+        Self::Paused,
+        Self::Completed,
+        Self::Failed,
+        Self::Expired,
+        Self::Archived,
+    ];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Registered => "REGISTERED",
+            Self::Active => "ACTIVE",
+            Self::Running => "RUNNING",
+            Self::Paused => "PAUSED",
+            Self::Completed => "COMPLETED",
+            Self::Failed => "FAILED",
+            Self::Expired => "EXPIRED",
+            Self::Archived => "ARCHIVED",
+        }
+    }
+
+    /// Takes the word in either case.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|status| status.as_str().eq_ignore_ascii_case(text))
+    }
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    Completed,
+    Failed,
+    /// A later STARTED came while it was open: neither success nor failure.
+    Superseded,
+}
+
+/// Everything kept of a process from which its row follows; merging events into it in any order gives the same.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct State {}
+
+/// One run, as `/processes/{id}/runs` shows it and as the history counts it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunRow {
+    pub run_id: Option<EventId>,
+    pub started_at: Option<Timestamp>,
+    pub ended_at: Option<Timestamp>,
+    /// None while it is open.
+    pub outcome: Option<Outcome>,
+    pub duration_ms: Option<u64>,
+    pub error_code: Option<String>,
+    pub error_message: Option<String>,
+}
+
+/// A process as it stands: what follows from its [`State`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct Row {
+    pub tenant: TenantId,
+    pub process: ProcessId,
+    pub status: Status,
+    /// Why, in words: the error of a failure, the judgement of an expiry.
+    pub reason: Option<String>,
+    pub run_id: Option<EventId>,
+    /// How many runs there have been, this one included.
+    pub run_no: u64,
+    pub started_at: Option<Timestamp>,
+    pub ended_at: Option<Timestamp>,
+    pub current_step: Option<String>,
+    pub progress_percent: Option<f64>,
+    /// The time of the newest event that counts.
+    pub last_update_at: Timestamp,
+    /// The newest receipt of a sign of life in this run.
+    pub last_life_at: Option<Timestamp>,
+    /// When silence makes it EXPIRED. None: it is not waited for.
+    pub deadline_at: Option<Timestamp>,
+    /// The run has sent at least one heartbeat, so silence can make it stale.
+    pub heartbeat_seen: bool,
+    pub heartbeat_interval: Duration,
+    pub expected_duration: Option<Duration>,
+    pub process_type: Option<String>,
+    pub process_name: Option<String>,
+    pub package_name: Option<String>,
+    pub procedure_name: Option<String>,
+    pub correlation_id: Option<String>,
+    /// The user's own metadata, merged; JSON object text.
+    pub metadata: serde_json::Map<String, serde_json::Value>,
+    pub registered_at: Timestamp,
+    pub total_executions: u64,
+    pub successful_runs: u64,
+    pub failed_runs: u64,
+    pub avg_duration_ms: Option<u64>,
+}

@@ -1,0 +1,30 @@
+//! Process Sentinel knows what every long-running process is doing, wherever it runs, keeps the history, tells when
+//! one is lost, and loses nothing itself. This module is the map, in the order in which data travels.
+//!
+//! Everything that happens is an event in a stream. An event is durable before it is acknowledged ([`intake`]), is
+//! applied exactly once ([`listener`]), and is then seen by everybody ([`view`], [`routes`]). The ground state is
+//! the log of events; status, runs, counters and statistics are derived. `docs/ARCHITECTURE.md` tells it in full.
+
+// domain: no I/O, no clock, no threads.
+pub mod domain;
+// ground: what the threads stand on.
+pub mod component;
+pub mod config;
+pub mod mailbox;
+pub mod store;
+pub mod telemetry;
+// way in.
+pub mod intake;
+pub mod listener;
+// threads.
+pub mod keeper;
+pub mod log_writer;
+pub mod reaper;
+// way out.
+pub mod view;
+// face.
+pub mod http;
+pub mod routes;
+// frame.
+pub mod cli;
+pub mod service;
