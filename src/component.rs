@@ -83,7 +83,10 @@ impl Component {
         body: impl FnOnce(Stop) -> anyhow::Result<()> + Send + 'static,
     ) -> io::Result<Self> {
         let name = name.into();
-        assert!(name.len() <= NAME_BYTES_MAX, "thread name {name:?} is longer than {NAME_BYTES_MAX} bytes");
+        assert!(
+            name.len() <= NAME_BYTES_MAX,
+            "thread name {name:?} is longer than {NAME_BYTES_MAX} bytes"
+        );
         let (stop, stopped) = channel::bounded(0);
         let (alive, over) = channel::bounded(0);
         let thread = thread::Builder::new().name(name.clone()).spawn({

@@ -19,7 +19,8 @@ pub enum Reason {
 }
 
 impl Reason {
-    pub const ALL: [Self; 4] = [Self::Undecodable, Self::UnknownType, Self::InvalidPayload, Self::Panic];
+    pub const ALL: [Self; 4] =
+        [Self::Undecodable, Self::UnknownType, Self::InvalidPayload, Self::Panic];
 
     pub const fn as_str(self) -> &'static str {
         match self {

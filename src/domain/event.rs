@@ -74,10 +74,16 @@ pub struct Accepted {
 }
 
 /// The time that orders an event, and whether its own time had to be set aside (law 3).
-pub fn ordered_at(occurred_at: Option<Timestamp>, received_at: Timestamp, retention: Duration) -> (Timestamp, bool) {
+pub fn ordered_at(
+    occurred_at: Option<Timestamp>,
+    received_at: Timestamp,
+    retention: Duration,
+) -> (Timestamp, bool) {
     match occurred_at {
         None => (received_at, false),
-        Some(own) if own > received_at.plus(AHEAD_MAX) || own < received_at.minus(retention) => (received_at, true),
+        Some(own) if own > received_at.plus(AHEAD_MAX) || own < received_at.minus(retention) => {
+            (received_at, true)
+        }
         Some(own) => (own, false),
     }
 }

@@ -97,7 +97,8 @@ fn tenant_letters(text: &str) -> Option<&'static str> {
 }
 
 fn visible_ascii(text: &str) -> Option<&'static str> {
-    (!text.bytes().all(|b| b.is_ascii_graphic())).then_some("may hold only visible ASCII characters")
+    (!text.bytes().all(|b| b.is_ascii_graphic()))
+        .then_some("may hold only visible ASCII characters")
 }
 
 id!(

@@ -18,7 +18,8 @@ pub enum Level {
 }
 
 impl Level {
-    pub const ALL: [Self; 6] = [Self::Trace, Self::Debug, Self::Info, Self::Warn, Self::Error, Self::Fatal];
+    pub const ALL: [Self; 6] =
+        [Self::Trace, Self::Debug, Self::Info, Self::Warn, Self::Error, Self::Fatal];
 
     /// Takes the word in either case.
     pub fn parse(text: &str) -> Option<Self> {

@@ -4,7 +4,19 @@ use std::fmt;
 use std::time::Duration;
 
 /// Microseconds since 1970-01-01T00:00:00Z.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Default,
+    serde::Serialize,
+    serde::Deserialize,
+)]
 #[serde(transparent)]
 pub struct Timestamp(i64);
 
@@ -26,7 +38,12 @@ impl Timestamp {
         // jiff also takes forms that RFC 3339 does not know (a zone in brackets, hours alone), so look first.
         let plain = text.len() >= 20
             && text.len() <= 40
-            && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'-' | b'+' | b':' | b'.' | b'T' | b't' | b' ' | b'Z' | b'z'));
+            && text.bytes().all(|b| {
+                matches!(
+                    b,
+                    b'0'..=b'9' | b'-' | b'+' | b':' | b'.' | b'T' | b't' | b' ' | b'Z' | b'z'
+                )
+            });
         if !plain {
             return None;
         }
@@ -69,12 +86,22 @@ mod tests {
     fn parses_and_prints_rfc_3339() {
         let moment = Timestamp::parse("2026-01-28T11:30:00.25+01:00").unwrap();
         assert_eq!(moment.to_string(), "2026-01-28T10:30:00.25Z");
-        assert_eq!(Timestamp::parse("2026-01-28T10:30:00Z").unwrap().to_string(), "2026-01-28T10:30:00Z");
+        assert_eq!(
+            Timestamp::parse("2026-01-28T10:30:00Z").unwrap().to_string(),
+            "2026-01-28T10:30:00Z"
+        );
     }
 
     #[test]
     fn refuses_what_has_no_offset_or_is_no_date() {
-        for bad in ["", "2026-01-28", "2026-01-28T10:30:00", "2026-13-01T00:00:00Z", "yesterday", "2026-01-28T10:30:00[UTC]"] {
+        for bad in [
+            "",
+            "2026-01-28",
+            "2026-01-28T10:30:00",
+            "2026-13-01T00:00:00Z",
+            "yesterday",
+            "2026-01-28T10:30:00[UTC]",
+        ] {
             assert_eq!(Timestamp::parse(bad), None, "{bad:?}");
         }
     }

@@ -1,1 +1,141 @@
-//! (being written)
+//! The face of the service: our own HTTP front over poll loops. This module is the seam between front and routes.
+//!
+//! The front knows bytes, deadlines and limits; it does not know what a process is. The [`App`] knows routes and
+//! knows no sockets. One `App` lives on each poll loop and on each worker, with its own read session.
+
+use std::any::Any;
+use std::borrow::Cow;
+use std::net::IpAddr;
+
+use bumpalo::Bump;
+pub use tiny_http::Method;
+
+use crate::mailbox::{Answer, ReplyTo};
+
+/// Which listener a connection came in by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Port {
+    Api,
+    Metrics,
+}
+
+/// The head of a request: complete, checked, body still to come.
+#[derive(Debug)]
+pub struct Head<'r> {
+    pub method: Method,
+    /// As sent, still percent-encoded, without the query.
+    pub path: &'r str,
+    /// As sent, without the question mark; empty where there is none.
+    pub query: &'r str,
+    pub headers: Headers<'r>,
+    /// None: chunked.
+    pub content_length: Option<usize>,
+    pub peer: IpAddr,
+    pub port: Port,
+}
+
+/// Header fields in the order sent.
+#[derive(Debug, Clone, Copy)]
+pub struct Headers<'r>(pub &'r [(&'r str, &'r [u8])]);
+
+impl<'r> Headers<'r> {
+    /// The value of the first field called `name` (any case), without surrounding blanks, if it is visible ASCII or UTF-8.
+    pub fn get(&self, name: &str) -> Option<&'r str> {
+        let (_, value) = self.0.iter().find(|(field, _)| field.eq_ignore_ascii_case(name))?;
+        std::str::from_utf8(value).ok().map(str::trim)
+    }
+
+    /// How many fields are called `name`.
+    pub fn count(&self, name: &str) -> usize {
+        self.0.iter().filter(|(field, _)| field.eq_ignore_ascii_case(name)).count()
+    }
+}
+
+/// A complete request.
+#[derive(Debug)]
+pub struct Request<'r> {
+    pub head: Head<'r>,
+    pub body: &'r [u8],
+}
+
+/// Where a request is handled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// On the poll loop: certain to take less than about 100 microseconds.
+    Loop,
+    /// On a worker.
+    Worker,
+}
+
+/// What the app says to a head.
+pub enum Admission<'a, T> {
+    /// Read the body, `body_bytes_max` at most (413 above), then hand the request to `place` with `admitted`.
+    Read { admitted: T, place: Place, body_bytes_max: usize },
+    /// Answer now. The body is not read.
+    Refuse(Reply<'a>),
+}
+
+/// A whole reply. Strings and bodies may live in the arena of the thread that made it.
+#[derive(Debug)]
+pub struct Reply<'a> {
+    pub status: u16,
+    pub content_type: &'static str,
+    /// Further fields. Values hold no line breaks: the front drops a field whose value does.
+    pub headers: Vec<(&'static str, Cow<'a, str>)>,
+    pub body: Cow<'a, [u8]>,
+    /// Close the connection after it.
+    pub close: bool,
+}
+
+/// What the app does with a request.
+pub enum Handled<'a, S> {
+    Reply(Reply<'a>),
+    /// The answer comes through the mailbox, to the address in the [`ReplyTo`] that the request was given.
+    Waiting,
+    /// A body in pieces (chunked): the head now, then [`App::more`] on a worker for each piece, as the peer reads.
+    Stream {
+        status: u16,
+        content_type: &'static str,
+        headers: Vec<(&'static str, Cow<'a, str>)>,
+        stream: S,
+    },
+}
+
+/// Makes the return address of the exchange at hand, with what is needed to finish it.
+pub trait ReturnAddress {
+    fn reply_to(&self, context: Box<dyn Any + Send>) -> ReplyTo;
+}
+
+/// The routes, as the front sees them. One lives on each loop and each worker thread.
+pub trait App {
+    /// What is carried from the head to the request: the route found, who is asking.
+    type Admitted: Send + 'static;
+    /// Where a streamed body stands.
+    type Stream: Send + 'static;
+
+    /// Looks at a head: route, method, token, scope. Must be quick; it always runs on the loop.
+    fn admit<'a>(&mut self, arena: &'a Bump, head: &Head<'_>) -> Admission<'a, Self::Admitted>;
+    /// Handles a complete request.
+    fn handle<'a>(
+        &mut self,
+        arena: &'a Bump,
+        request: &Request<'_>,
+        admitted: Self::Admitted,
+        back: &dyn ReturnAddress,
+    ) -> Handled<'a, Self::Stream>;
+    /// Turns the answer of another thread into the reply. Runs on the loop.
+    fn complete<'a>(
+        &mut self,
+        arena: &'a Bump,
+        context: Box<dyn Any + Send>,
+        answer: Answer,
+    ) -> Reply<'a>;
+    /// The next piece of a streamed body, and whether there is more. Runs on a worker.
+    fn more(&mut self, stream: Self::Stream) -> (Vec<u8>, Option<Self::Stream>);
+    /// The reply to bytes that are no acceptable request: 400, 408, 413, 431, 501, 503 …
+    fn refuse<'a>(&mut self, arena: &'a Bump, status: u16, detail: &'static str) -> Reply<'a>;
+    /// A reply has been framed: for the metrics. `micros` since the request was complete, `arena_bytes` used by it.
+    fn replied(&mut self, status: u16, micros: u64, arena_bytes: usize);
+    /// The loop has done everything that was ready: give up the read snapshot.
+    fn end_turn(&mut self);
+}

@@ -88,7 +88,11 @@ pub trait IntakeSession: Send {
 pub enum Message {
     Event(std::sync::Arc<Accepted>),
     /// It cannot be read: a dead letter, whole (law 6).
-    Undecodable { position: i64, bytes: Vec<u8>, problem: String },
+    Undecodable {
+        position: i64,
+        bytes: Vec<u8>,
+        problem: String,
+    },
 }
 
 /// Messages that are being worked on. Settled once, by move.
@@ -103,7 +107,8 @@ pub struct Claim {
 pub trait ListenerSession: Send {
     /// Takes up to `max` messages in the order of acceptance. Waits up to `wait` for the first one, and returns
     /// early (an empty claim) when `stop` closes.
-    fn claim(&mut self, max: usize, wait: Duration, stop: &crate::component::Stop) -> Result<Claim>;
+    fn claim(&mut self, max: usize, wait: Duration, stop: &crate::component::Stop)
+    -> Result<Claim>;
     /// The states of the processes that a batch touches, in the order asked.
     fn load(&mut self, processes: &[(TenantId, ProcessId)]) -> Result<Vec<Option<State>>>;
     /// Writes the whole change and takes the claim off the queue, in one transaction.
@@ -131,7 +136,12 @@ pub trait KeeperSession: Send {
     /// Processes of all tenants whose deadline lies at or before `until`, the longest overdue first, `limit` at most.
     fn overdue(&mut self, until: Timestamp, limit: usize) -> Result<Vec<Overdue>>;
     /// Moves the deadline of a process whose logs prove that it lives.
-    fn put_off(&mut self, tenant: &TenantId, process: &ProcessId, deadline: Timestamp) -> Result<()>;
+    fn put_off(
+        &mut self,
+        tenant: &TenantId,
+        process: &ProcessId,
+        deadline: Timestamp,
+    ) -> Result<()>;
     /// Marks finished processes whose last sign is older than `before` ARCHIVED and drops their events, runs and
     /// logs, a bounded portion at a time. Returns how many rows it touched; zero means done.
     fn archive(&mut self, before: Timestamp, limit: usize) -> Result<usize>;
@@ -224,11 +234,26 @@ pub struct ProcessView {
 /// Answers questions. A poll loop keeps one read snapshot for a turn; [`Reader::end_turn`] gives it up.
 pub trait Reader: Send {
     fn status(&mut self, tenant: &TenantId, process: &ProcessId) -> Result<Option<ProcessView>>;
-    fn processes(&mut self, tenant: &TenantId, filter: &ProcessFilter, page: &Page) -> Result<Paged<ProcessView>>;
+    fn processes(
+        &mut self,
+        tenant: &TenantId,
+        filter: &ProcessFilter,
+        page: &Page,
+    ) -> Result<Paged<ProcessView>>;
     /// The runs of a process, newest first. None: no such process.
-    fn runs(&mut self, tenant: &TenantId, process: &ProcessId, page: &Page) -> Result<Option<Paged<RunRow>>>;
+    fn runs(
+        &mut self,
+        tenant: &TenantId,
+        process: &ProcessId,
+        page: &Page,
+    ) -> Result<Option<Paged<RunRow>>>;
     fn event(&mut self, tenant: &TenantId, id: &EventId) -> Result<Option<StoredEvent>>;
-    fn events(&mut self, tenant: &TenantId, filter: &EventFilter, page: &Page) -> Result<Paged<StoredEvent>>;
+    fn events(
+        &mut self,
+        tenant: &TenantId,
+        filter: &EventFilter,
+        page: &Page,
+    ) -> Result<Paged<StoredEvent>>;
     fn stream(&mut self, tenant: &TenantId, stream: &StreamKey) -> Result<Option<StreamState>>;
     /// Events after number `after`, ascending and without a gap. None: no such stream.
     fn stream_events(

@@ -1,1 +1,4 @@
-//! (being written)
+//! What the service says about itself. This module holds its metrics and its own log.
+
+pub mod logging;
+pub mod metrics;

@@ -1,0 +1,244 @@
+//! The metrics of the contract. This module names them once; tenants and ids are never labels.
+
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+use crate::domain::dead_letter::Reason;
+
+/// A gauge that holds a fraction.
+pub type FloatGauge = Gauge<f64, AtomicU64>;
+
+/// `gateway_requests_total{status}`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct StatusLabel {
+    pub status: u16,
+}
+
+/// `processor_events_total{result}`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ResultLabel {
+    pub result: &'static str,
+}
+
+/// `dlq_events_total{reason}`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ReasonLabel {
+    pub reason: &'static str,
+}
+
+/// `sentinel_channel_depth{channel}`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ChannelLabel {
+    pub channel: &'static str,
+}
+
+/// `sentinel_store_call_seconds{call}`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct CallLabel {
+    pub call: &'static str,
+}
+
+/// `sentinel_processes{status}`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ProcessStatusLabel {
+    pub status: &'static str,
+}
+
+/// `sentinel_thread_up{thread}`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ThreadLabel {
+    pub thread: String,
+}
+
+const SECONDS: [f64; 14] =
+    [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
+const ARENA_BYTES: [f64; 8] = [256.0, 512.0, 1024.0, 2048.0, 4096.0, 16384.0, 65536.0, 1_048_576.0];
+
+/// Every metric, shared by all threads.
+pub struct Metrics {
+    pub gateway_requests: Family<StatusLabel, Counter>,
+    pub gateway_request_duration_ms: Histogram,
+    pub gateway_request_duration_seconds: Histogram,
+    pub processor_events: Family<ResultLabel, Counter>,
+    pub processor_lag_seconds: FloatGauge,
+    pub dlq_events: Family<ReasonLabel, Counter>,
+    pub end_to_end_freshness_seconds: Histogram,
+    pub dequeue_latency_seconds: Histogram,
+    pub log_rows: Counter,
+    pub log_rows_shed: Counter,
+    pub log_batch_seconds: Histogram,
+    pub channel_depth: Family<ChannelLabel, Gauge>,
+    pub store_call_seconds: Family<CallLabel, Histogram>,
+    pub store_reconnects: Counter,
+    pub connection_reuse_ratio: FloatGauge,
+    pub request_arena_bytes: Histogram,
+    pub projection_lag_seconds: FloatGauge,
+    pub processes: Family<ProcessStatusLabel, Gauge>,
+    pub process_expired: Counter,
+    pub thread_up: Family<ThreadLabel, Gauge>,
+    pub connections: Gauge,
+    registry: Registry,
+}
+
+impl Metrics {
+    /// Makes and registers every metric.
+    pub fn new() -> Self {
+        let seconds = || Histogram::new(SECONDS);
+        let mut metrics = Self {
+            gateway_requests: Family::default(),
+            gateway_request_duration_ms: Histogram::new(SECONDS.map(|s| s * 1000.0)),
+            gateway_request_duration_seconds: seconds(),
+            processor_events: Family::default(),
+            processor_lag_seconds: FloatGauge::default(),
+            dlq_events: Family::default(),
+            end_to_end_freshness_seconds: seconds(),
+            dequeue_latency_seconds: seconds(),
+            log_rows: Counter::default(),
+            log_rows_shed: Counter::default(),
+            log_batch_seconds: seconds(),
+            channel_depth: Family::default(),
+            store_call_seconds: Family::new_with_constructor(|| Histogram::new(SECONDS)),
+            store_reconnects: Counter::default(),
+            connection_reuse_ratio: FloatGauge::default(),
+            request_arena_bytes: Histogram::new(ARENA_BYTES),
+            projection_lag_seconds: FloatGauge::default(),
+            processes: Family::default(),
+            process_expired: Counter::default(),
+            thread_up: Family::default(),
+            connections: Gauge::default(),
+            registry: Registry::default(),
+        };
+        metrics.register();
+        metrics
+    }
+
+    fn register(&mut self) {
+        let r = &mut self.registry;
+        r.register(
+            "gateway_requests",
+            "Requests answered, by status",
+            self.gateway_requests.clone(),
+        );
+        r.register(
+            "gateway_request_duration_ms",
+            "Milliseconds from a complete request to its reply",
+            self.gateway_request_duration_ms.clone(),
+        );
+        r.register(
+            "gateway_request_duration_seconds",
+            "Seconds from a complete request to its reply",
+            self.gateway_request_duration_seconds.clone(),
+        );
+        r.register(
+            "processor_events",
+            "Events processed, by result",
+            self.processor_events.clone(),
+        );
+        r.register(
+            "processor_lag_seconds",
+            "Age of the oldest event that is accepted and not yet applied",
+            self.processor_lag_seconds.clone(),
+        );
+        r.register("dlq_events", "Events set aside, by reason", self.dlq_events.clone());
+        r.register(
+            "end_to_end_freshness_seconds",
+            "Seconds from the receipt of an event to its committed effect",
+            self.end_to_end_freshness_seconds.clone(),
+        );
+        r.register(
+            "sentinel_dequeue_latency_seconds",
+            "Seconds from the commit of an event to its claim",
+            self.dequeue_latency_seconds.clone(),
+        );
+        r.register("sentinel_log_rows", "Log rows committed", self.log_rows.clone());
+        r.register(
+            "sentinel_log_rows_shed",
+            "Log rows lost for lack of space or room",
+            self.log_rows_shed.clone(),
+        );
+        r.register(
+            "sentinel_log_batch_seconds",
+            "Seconds that one bulk insert of log rows took",
+            self.log_batch_seconds.clone(),
+        );
+        r.register(
+            "sentinel_channel_depth",
+            "Entries waiting in a channel",
+            self.channel_depth.clone(),
+        );
+        r.register(
+            "sentinel_store_call_seconds",
+            "Seconds that a store call took",
+            self.store_call_seconds.clone(),
+        );
+        r.register(
+            "sentinel_store_reconnects",
+            "Store sessions opened again",
+            self.store_reconnects.clone(),
+        );
+        r.register(
+            "sentinel_connection_reuse_ratio",
+            "Share of store calls served by a session that was already open",
+            self.connection_reuse_ratio.clone(),
+        );
+        r.register(
+            "sentinel_request_arena_bytes",
+            "Arena bytes used by one request",
+            self.request_arena_bytes.clone(),
+        );
+        r.register(
+            "sentinel_projection_lag_seconds",
+            "Seconds by which lists and streams are behind acceptance",
+            self.projection_lag_seconds.clone(),
+        );
+        r.register("sentinel_processes", "Processes known, by status", self.processes.clone());
+        r.register(
+            "sentinel_process_expired",
+            "Processes that fell silent past their deadline",
+            self.process_expired.clone(),
+        );
+        r.register("sentinel_thread_up", "1 while the thread runs", self.thread_up.clone());
+        r.register("sentinel_connections", "Open HTTP connections", self.connections.clone());
+    }
+
+    /// Counts a reply.
+    pub fn replied(&self, status: u16, took: Duration, arena_bytes: usize) {
+        self.gateway_requests.get_or_create(&StatusLabel { status }).inc();
+        self.gateway_request_duration_ms.observe(took.as_secs_f64() * 1000.0);
+        self.gateway_request_duration_seconds.observe(took.as_secs_f64());
+        self.request_arena_bytes.observe(f64::from(u32::try_from(arena_bytes).unwrap_or(u32::MAX)));
+    }
+
+    /// Counts a dead letter.
+    pub fn dead_letter(&self, reason: Reason) {
+        self.dlq_events.get_or_create(&ReasonLabel { reason: reason.as_str() }).inc();
+    }
+
+    /// Counts `count` processed events with `result`: success, retry, dlq or duplicate.
+    pub fn processed(&self, result: &'static str, count: u64) {
+        self.processor_events.get_or_create(&ResultLabel { result }).inc_by(count);
+    }
+
+    /// Notes how long a store call took.
+    pub fn store_call(&self, call: &'static str, took: Duration) {
+        self.store_call_seconds.get_or_create(&CallLabel { call }).observe(took.as_secs_f64());
+    }
+
+    /// The registry, for the encoders.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
