@@ -18,6 +18,7 @@ use smallvec::SmallVec;
 use super::event::PayloadHash;
 use super::ids::{EventType, Source, StreamKey};
 
+pub(crate) use object::compact;
 pub use object::{Object, ObjectError};
 
 /// How deep arrays and objects may nest. No payload of use comes near it, and the stack of a poll loop bears it.

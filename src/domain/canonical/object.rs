@@ -13,7 +13,7 @@ const PAIRWISE_MAX: usize = 24;
 /// Why a text is not an object that a door can read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObjectError {
-    /// The member in which the problem lies, where it lies in one.
+    /// The member within whose value the problem lies. None: it is about the object itself.
     pub member: Option<String>,
     /// None: it is JSON, but not an object.
     pub problem: Option<CanonicalError>,
@@ -80,10 +80,7 @@ impl<'t> Object<'t> {
         let object = Self { canonical: writer.out, members };
         match object.repeated() {
             None => Ok(object),
-            Some(name) => Err(ObjectError {
-                problem: Some(CanonicalError::DuplicateMember(name.clone())),
-                member: Some(name),
-            }),
+            Some(name) => Err(whole(CanonicalError::DuplicateMember(name))),
         }
     }
 

@@ -1,0 +1,3 @@
+//! Table tests. This module is the specification of its parent.
+
+use super::*;

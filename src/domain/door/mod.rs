@@ -1,0 +1,252 @@
+//! The door for events: bytes become an [`Envelope`], or an answer that says what to mend. This module reads the
+//! native envelope and holds the rules that every door shares.
+//!
+//! A body is read once: the same pass splits it, refuses what two readers could understand differently, and writes
+//! the canonical form that is hashed. Empty strings and null count as absent, an unknown member is ignored, and a
+//! UUID is kept in lower case. What gets through a door fits every store.
+
+mod fields;
+mod headers;
+
+use super::canonical::{CanonicalError, Object, ObjectError, hash_canonical};
+use super::event::{Envelope, IdOrigin, TraceContext};
+use super::ids::{EventId, EventType, IdError, IdempotencyKey, Source, StreamKey, TenantId};
+use super::report::{self, ReportKind};
+use super::time::Timestamp;
+
+pub(crate) use fields::{Fields, elements, in_element};
+pub use headers::{
+    format_traceparent, idempotency_key, parse_traceparent, trace_id_hex, traceparent,
+};
+
+/// The most events in one batch: what a commit takes without making its neighbours wait.
+pub const BATCH_EVENTS_MAX: usize = 10_000;
+
+/// The highest schema version: anything above is a mistake, such as a time.
+pub const SCHEMA_VERSION_MAX: u32 = 1_000_000;
+
+/// Types with this prefix drive processes; a caller may send those of [`ReportKind`] only.
+pub const PROCESS_PREFIX: &str = "process.";
+
+/// Why a door takes no envelope, told apart by what the caller is answered.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DoorError {
+    /// 400: this field must be mended. `body` and `payload` stand for the whole.
+    #[error("{field} {problem}")]
+    Invalid { field: &'static str, problem: String },
+    /// 403: the event says that it belongs to somebody else.
+    #[error("tenantId is not the tenant of the token")]
+    TenantMismatch,
+    /// 400: there are no fields to speak of.
+    #[error("the text is not JSON: {0}")]
+    NotJson(String),
+    /// 413: a batch that never fits.
+    #[error("the body holds more than {max} {what}")]
+    TooMany { what: &'static str, max: usize },
+}
+
+impl DoorError {
+    pub(crate) fn invalid(field: &'static str, problem: impl Into<String>) -> Self {
+        Self::Invalid { field, problem: problem.into() }
+    }
+
+    pub(crate) fn id(field: &'static str, error: IdError) -> Self {
+        Self::Invalid { field, problem: error.problem }
+    }
+
+    /// What is wrong with the object called `base`, which may hold the fields `known`.
+    pub(crate) fn object(error: ObjectError, known: &[&'static str], base: &'static str) -> Self {
+        let known = |name: &str| known.iter().copied().find(|field| *field == name);
+        let Some(problem) = error.problem else {
+            return Self::invalid(base, "is not a JSON object");
+        };
+        if let CanonicalError::NotJson { .. } = problem {
+            return Self::NotJson(problem.to_string());
+        }
+        if let (CanonicalError::DuplicateMember(name), None) = (&problem, &error.member)
+            && let Some(field) = known(name)
+        {
+            return Self::invalid(field, "is there twice");
+        }
+        Self::invalid(error.member.as_deref().and_then(known).unwrap_or(base), problem.to_string())
+    }
+}
+
+/// The members of the native envelope.
+const MEMBERS: [&str; 9] = [
+    "eventId",
+    "tenantId",
+    "source",
+    "type",
+    "timestampUtc",
+    "schemaVersion",
+    "streamKey",
+    "payload",
+    "idempotencyKey",
+];
+
+/// Reads one native envelope, the whole body or a line of a batch. Where `key` (the header) is None, the envelope's
+/// own `idempotencyKey` counts; where there is none either, source and event id make a repeat known.
+///
+/// # Errors
+/// [`DoorError`] names the field that must be mended.
+pub fn native(
+    tenant: &TenantId,
+    body: &[u8],
+    key: Option<IdempotencyKey>,
+    trace: TraceContext,
+) -> Result<Envelope, DoorError> {
+    let object =
+        Object::parse(utf8(body)?).map_err(|error| DoorError::object(error, &MEMBERS, "body"))?;
+    let fields = Fields::of(&object);
+    if fields.text("tenantId")?.is_some_and(|named| named != tenant.as_str()) {
+        return Err(DoorError::TenantMismatch);
+    }
+    let event_id = fields.required("eventId", fields.text("eventId")?)?;
+    let uuid = hyphenated(&event_id)
+        .ok_or_else(|| DoorError::invalid("eventId", "is not a UUID with hyphens"))?;
+    let key = match key {
+        None => fields.id("idempotencyKey", IdempotencyKey::parse)?,
+        given => given,
+    };
+    let schema_version = fields.integer("schemaVersion", 1..=u64::from(SCHEMA_VERSION_MAX))?;
+    Draft {
+        tenant,
+        event_id: EventId::from_uuid(uuid),
+        source: fields.required("source", fields.id("source", Source::parse)?)?,
+        event_type: fields.required("type", fields.id("type", EventType::parse)?)?,
+        stream: fields.id("streamKey", StreamKey::parse)?,
+        stream_field: "streamKey",
+        occurred_at: fields.moment("timestampUtc")?,
+        schema_version: schema_version.and_then(|v| u32::try_from(v).ok()).unwrap_or(1),
+        payload: object.raw("payload").unwrap_or("{}"),
+        canonical: object.canonical("payload").unwrap_or(b"{}"),
+        key,
+        trace,
+    }
+    .envelope()
+}
+
+/// The lines of a batch, numbered from 1. Blank lines are skipped but counted; a line may end in CRLF, and the last
+/// one may end without.
+pub fn ndjson_lines(body: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
+    body.split(|&byte| byte == b'\n').zip(1..).filter_map(|(line, number)| {
+        let line = line.trim_ascii();
+        (!line.is_empty()).then_some((number, line))
+    })
+}
+
+/// The id of an event as every door keeps it: a UUID with hyphens in lower case, any other text as it is.
+///
+/// # Errors
+/// [`IdError`] where `text` is not 1-100 visible ASCII characters.
+pub fn event_id(text: &str) -> Result<EventId, IdError> {
+    hyphenated(text).map_or_else(|| EventId::parse(text), |uuid| Ok(EventId::from_uuid(uuid)))
+}
+
+/// The UUID that `text` is, in the one form that RFC 9562 gives it.
+fn hyphenated(text: &str) -> Option<uuid::Uuid> {
+    const LEN: usize = uuid::fmt::Hyphenated::LENGTH;
+    if text.len() == LEN { uuid::Uuid::try_parse(text).ok() } else { None }
+}
+
+/// A body as text.
+pub(crate) fn utf8(body: &[u8]) -> Result<&str, DoorError> {
+    std::str::from_utf8(body)
+        .map_err(|error| DoorError::NotJson(format!("byte {} is not UTF-8", error.valid_up_to())))
+}
+
+/// What any door has read of an event: the last step to an envelope is the same for all.
+pub(crate) struct Draft<'d> {
+    pub(crate) tenant: &'d TenantId,
+    pub(crate) event_id: EventId,
+    pub(crate) source: Source,
+    pub(crate) event_type: EventType,
+    /// None: the source is the stream.
+    pub(crate) stream: Option<StreamKey>,
+    /// What this door calls the stream's key.
+    pub(crate) stream_field: &'static str,
+    pub(crate) occurred_at: Option<Timestamp>,
+    pub(crate) schema_version: u32,
+    pub(crate) payload: &'d str,
+    /// The canonical form of the payload.
+    pub(crate) canonical: &'d [u8],
+    pub(crate) key: Option<IdempotencyKey>,
+    pub(crate) trace: TraceContext,
+}
+
+impl Draft<'_> {
+    /// Checks the rules for process events, and hashes.
+    pub(crate) fn envelope(self) -> Result<Envelope, DoorError> {
+        let field = self.stream_field;
+        let stream = match self.stream {
+            Some(stream) => stream,
+            None => StreamKey::parse(self.source.as_str())
+                .map_err(|error| DoorError::id(field, error))?,
+        };
+        check_process(&self.event_type, &stream, field, self.payload)?;
+        let hash = hash_canonical(
+            &self.source,
+            &self.event_type,
+            Some(&stream),
+            self.schema_version,
+            self.canonical,
+        );
+        Ok(Envelope {
+            tenant: self.tenant.clone(),
+            event_id: self.event_id,
+            id_origin: IdOrigin::Caller,
+            source: self.source,
+            event_type: self.event_type,
+            stream,
+            occurred_at: self.occurred_at,
+            schema_version: self.schema_version,
+            payload: Box::from(self.payload),
+            key: self.key,
+            hash,
+            trace: self.trace,
+        })
+    }
+}
+
+/// An event that drives a process must be one that a caller may send, about a stream that can be a process.
+fn check_process(
+    event_type: &EventType,
+    stream: &StreamKey,
+    stream_field: &'static str,
+    payload: &str,
+) -> Result<(), DoorError> {
+    let text = event_type.as_str();
+    if !text.starts_with(PROCESS_PREFIX) {
+        return Ok(());
+    }
+    let Some(kind) = ReportKind::of_event_type(text) else {
+        return Err(DoorError::invalid(
+            "type",
+            match text {
+                "process.log" => {
+                    "process.log is not an event: post log rows to /internal/log".to_string()
+                }
+                "process.expired" => "process.expired is written by the service itself".to_string(),
+                _ => format!(
+                    "{text:?} is none of the types that drive a process: {}",
+                    ReportKind::ALL.map(ReportKind::event_type).join(", ")
+                ),
+            },
+        ));
+    };
+    let Some(process) = stream.process() else {
+        return Err(DoorError::invalid(
+            stream_field,
+            "must be a process id of at most 100 characters for this type",
+        ));
+    };
+    let report = report::parse(kind, payload)?;
+    if report.process_id.is_some_and(|named| named != process) {
+        return Err(DoorError::invalid("process_id", format!("differs from {stream_field}")));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;
