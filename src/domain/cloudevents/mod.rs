@@ -221,7 +221,9 @@ fn binary_data<'b>(content_type: Option<&str>, body: &'b [u8]) -> Result<Cow<'b,
     let media = media.trim().to_ascii_lowercase();
     // Without a content type, data is JSON, as in structured mode.
     if matches!(media.as_str(), "" | "application/json" | "text/json") || media.ends_with("+json") {
-        return door::utf8(body).map(Cow::Borrowed);
+        // Blanks around JSON are no part of it.
+        let text = door::utf8(body)?;
+        return Ok(Cow::Borrowed(text.trim_matches([' ', '\t', '\r', '\n'])));
     }
     let is_text =
         media.starts_with("text/") || media == "application/xml" || media.ends_with("+xml");
