@@ -5,7 +5,7 @@
 //! order already costs no move, and an object that is not is put in order where it stands. What two readers could
 //! understand differently is refused: a member name that occurs twice (compared after unescaping), U+0000, half a
 //! surrogate pair, and nesting beyond [`DEPTH_MAX`]. How numbers are written, and why not every number is rounded
-//! to a double, is told in [`number`].
+//! to a double, is told in `number.rs`.
 
 mod number;
 mod object;
@@ -354,8 +354,14 @@ impl<'t> Writer<'t> {
 
     /// A string. Returns whether it had to be escaped.
     fn string(&mut self) -> Result<bool, CanonicalError> {
+        // Nearly every string stands for itself: copied at once, quotes and all.
+        let end = self.at + 1 + plain_run(&self.text[self.at + 1..]);
+        if self.text.get(end) == Some(&b'"') {
+            self.out.extend_from_slice(&self.text[self.at..=end]);
+            self.at = end + 1;
+            return Ok(false);
+        }
         let start = self.out.len();
-        let mut escaped = false;
         self.take();
         loop {
             let run = plain_run(&self.text[self.at..]);
@@ -364,12 +370,9 @@ impl<'t> Writer<'t> {
             match self.peek() {
                 Some(b'"') => {
                     self.take();
-                    return Ok(escaped && memchr::memchr(b'\\', &self.out[start..]).is_some());
+                    return Ok(memchr::memchr(b'\\', &self.out[start..]).is_some());
                 }
-                Some(b'\\') => {
-                    escaped = true;
-                    self.escape()?;
-                }
+                Some(b'\\') => self.escape()?,
                 Some(0) => return Err(CanonicalError::Nul),
                 Some(_) => return Err(self.broken("a control character in a string")),
                 None => return Err(self.broken("a string without an end")),
