@@ -134,7 +134,7 @@ mod tests {
         ] {
             assert_eq!(idempotency_key(header).unwrap_err().to_string(), problem, "{header}");
         }
-        assert!(idempotency_key(&format!("\"{}\"", "x".repeat(255))).is_ok());
+        idempotency_key(&format!("\"{}\"", "x".repeat(255))).unwrap();
     }
 
     const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";

@@ -13,8 +13,8 @@ pub const SOURCE: &str = "http";
 /// What moves from the body into the envelope. `run_id` stays: it is part of what is said.
 const ENVELOPE_MEMBERS: [&str; 3] = ["event_id", "occurred_at", "process_id"];
 
-/// Reads one report. `process_id` is what the header field says; `fresh_id` makes a new UUID (version 7). A `start` that names no
-/// process gets a new one; its id is the stream of the envelope.
+/// Reads one report. `process_id` is what the header field says; `fresh_id` makes a new UUID (version 7). A `start`
+/// that names no process gets a new one, whose id is the stream of the envelope.
 ///
 /// # Errors
 /// [`DoorError`] names the field that must be mended.
