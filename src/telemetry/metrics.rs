@@ -121,6 +121,7 @@ impl Metrics {
 
     fn register(&mut self) {
         let r = &mut self.registry;
+        super::process::register(r);
         r.register(
             "gateway_requests",
             "Requests answered, by status",
