@@ -186,7 +186,8 @@ pub const VARIABLES: &[Variable] = &[
 ];
 
 /// Variables of the surroundings that mean something to us and are not ours.
-pub(super) const SURROUNDINGS: &[&str] = &["STATE_DIRECTORY", "NOTIFY_SOCKET", "KUBERNETES_SERVICE_HOST"];
+pub(super) const SURROUNDINGS: &[&str] =
+    &["STATE_DIRECTORY", "NOTIFY_SOCKET", "KUBERNETES_SERVICE_HOST"];
 
 /// The row of `name`, which may be an alias.
 pub(super) fn find(name: &str) -> Option<&'static Variable> {

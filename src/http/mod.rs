@@ -3,6 +3,8 @@
 //! The front knows bytes, deadlines and limits; it does not know what a process is. The [`App`] knows routes and
 //! knows no sockets. One `App` lives on each poll loop and on each worker, with its own read session.
 
+pub mod auth;
+
 use std::any::Any;
 use std::borrow::Cow;
 use std::net::IpAddr;
