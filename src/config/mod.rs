@@ -5,7 +5,9 @@
 //! yet is refused and never silently ignored. No issuer means development mode, which a production setting rules
 //! out: forgetting the issuer must never open a production service.
 
+mod client;
 mod listen;
+mod log;
 mod mode;
 mod problems;
 mod raw;
@@ -18,6 +20,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use client::Client;
+pub use log::{LogFilter, LogFormat, LogSettings};
 pub use mode::{Mode, Provider};
 pub use problems::{Problem, Problems, Warning};
 pub use raw::{Given, Origin, Overrides, RawConfig, Surroundings};
@@ -37,48 +41,6 @@ const DATA_FOLDER: &str = "./sentinel-data";
 pub enum DefaultRole {
     Read,
     None,
-}
-
-/// How a line of the service's own log looks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogFormat {
-    Json,
-    Text,
-}
-
-/// Where the filter of the service's own log comes from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum LogFilter {
-    Fixed(String),
-    /// Read again on SIGHUP.
-    File(PathBuf),
-}
-
-/// The service's own log.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LogSettings {
-    pub filter: LogFilter,
-    pub format: LogFormat,
-}
-
-/// What the client commands need.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Client {
-    pub url: String,
-    /// Whether the user set the URL, rather than it being the default.
-    pub url_is_given: bool,
-    pub token: Option<String>,
-    pub ca_file: Option<PathBuf>,
-}
-
-impl std::fmt::Debug for Client {
-    /// Never the token.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Client")
-            .field("url", &self.url)
-            .field("ca_file", &self.ca_file)
-            .finish_non_exhaustive()
-    }
 }
 
 /// What the configuration means.
@@ -129,19 +91,7 @@ impl Config {
     /// # Errors
     /// [`Problems`] names every problem. The exit code for it is 78.
     pub fn from_environment(overrides: Overrides) -> Result<(Self, Vec<Warning>), Problems> {
-        // Names and values that are not UTF-8 keep a replacement character, which no valid value holds.
-        let names: Vec<String> =
-            std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned()).collect();
-        Self::load(&Surroundings {
-            lookup: &|name| {
-                std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
-            },
-            names: &names,
-            read_file: &|path| std::fs::read_to_string(path),
-            overrides,
-            cores: std::thread::available_parallelism().map_or(1, usize::from),
-            terminal: std::io::IsTerminal::is_terminal(&std::io::stderr()),
-        })
+        Surroundings::of_this_process(overrides, |surroundings| Self::load(surroundings))
     }
 
     /// Understands what the user typed.
@@ -151,7 +101,7 @@ impl Config {
     pub fn load(surroundings: &Surroundings<'_>) -> Result<(Self, Vec<Warning>), Problems> {
         let mut problems = Problems::default();
         let mut warnings = Vec::new();
-        let raw = RawConfig::gather(surroundings, &mut problems, &mut warnings);
+        let raw = RawConfig::gather(surroundings, |_| true, &mut problems, &mut warnings);
         let mut reader = Reader::new(&raw, &mut problems);
         refuse_what_is_missing(&mut reader);
         warn_of_what_does_nothing(&mut reader, &mut warnings);
@@ -192,7 +142,6 @@ impl Config {
         let loops = if surroundings.cores <= 3 { 1 } else { surroundings.cores / 2 };
         let loops = u64::try_from(loops.min(64)).unwrap_or(1);
         let config = Self {
-            data_folder,
             listen,
             metrics: (metrics_port != 0).then(|| SocketAddr::new(listen.ip(), metrics_port)),
             mode,
@@ -215,8 +164,9 @@ impl Config {
             log_keep: reader.seconds("SENTINEL_LOG_KEEP_HOURS", HOUR_S, 1..=8_760),
             free_bytes_min: reader.number("SENTINEL_MIN_FREE_BYTES", 0..=1 << 50),
             shutdown_timeout: reader.seconds("SENTINEL_SHUTDOWN_TIMEOUT_SEC", 1, 1..=HOUR_S),
-            log: log(&mut reader, surroundings.terminal),
-            client: client(&mut reader),
+            log: log::log(&mut reader, surroundings),
+            client: client::client(&mut reader, data_folder.clone()),
+            data_folder,
             effective: Vec::new(),
         };
         check_pairs(&mut reader, &config);
@@ -313,7 +263,11 @@ fn data_folder(reader: &mut Reader<'_>, raw: &RawConfig) -> PathBuf {
         }
         return PathBuf::from(path);
     } else {
-        reader.problem("SENTINEL_DATABASE", format!("{text:?} is not sqlite://PATH"));
+        // The text may hold a password, so it is not repeated.
+        reader.problem(
+            "SENTINEL_DATABASE",
+            "is not sqlite://PATH, such as sqlite:///var/lib/sentinel",
+        );
     }
     PathBuf::from(default)
 }
@@ -348,47 +302,6 @@ fn connections_per_ip(reader: &mut Reader<'_>, connections_max: usize) -> usize 
         }
     }
     per_ip.min(connections_max)
-}
-
-fn log(reader: &mut Reader<'_>, terminal: bool) -> LogSettings {
-    let file = reader.text("SENTINEL_LOG_FILE", NONE);
-    let filter = reader.text_or_default("SENTINEL_LOG");
-    if let Some(given) = reader.given("SENTINEL_LOG") {
-        if let Err(what) = crate::telemetry::logging::check_filter(&given.value) {
-            reader.problem("SENTINEL_LOG", what);
-        }
-        if file.is_some() {
-            let typed = match &given.origin {
-                Origin::Environment(typed) => typed.as_str(),
-                Origin::Default | Origin::File(_) | Origin::Flag(_) => "SENTINEL_LOG",
-            };
-            reader
-                .problems
-                .add(format!("{typed} and SENTINEL_LOG_FILE"), "are both set; unset one of them");
-        }
-    }
-    let default = if terminal { ("text", LogFormat::Text) } else { ("json", LogFormat::Json) };
-    let format = reader
-        .word(
-            "SENTINEL_LOG_FORMAT",
-            default.0,
-            &[("json", LogFormat::Json), ("text", LogFormat::Text)],
-        )
-        .unwrap_or(default.1);
-    let filter = match file {
-        Some(path) => LogFilter::File(PathBuf::from(path)),
-        None => LogFilter::Fixed(filter),
-    };
-    LogSettings { filter, format }
-}
-
-fn client(reader: &mut Reader<'_>) -> Client {
-    Client {
-        url_is_given: reader.is_given("SENTINEL_URL"),
-        url: reader.text_or_default("SENTINEL_URL"),
-        token: reader.text("SENTINEL_TOKEN", NONE),
-        ca_file: reader.text("SENTINEL_CA_FILE", "system roots").map(PathBuf::from),
-    }
 }
 
 /// Settings that are each fine and contradict each other.

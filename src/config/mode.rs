@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::raw::{RawConfig, Surroundings};
 use super::reader::Reader;
 use super::variables::NONE;
-use super::web_address::WebAddress;
+use super::web_address::{WebAddress, WebAddressError};
 
 /// More audiences than this are a mistake.
 const AUDIENCES_MAX: usize = 32;
@@ -68,7 +68,7 @@ pub(super) fn mode(reader: &mut Reader<'_>, surroundings: &Surroundings<'_>) -> 
     let jwk_set = jwk_set.and_then(|text| match WebAddress::parse(&text) {
         Ok(address) => Some(address),
         Err(error) => {
-            reader.problem("OAUTH2_JWK_SET_URI", format!("{text:?} {error}"));
+            reader.problem("OAUTH2_JWK_SET_URI", refusal(&text, error));
             None
         }
     });
@@ -77,11 +77,16 @@ pub(super) fn mode(reader: &mut Reader<'_>, surroundings: &Surroundings<'_>) -> 
             reader.problem("OAUTH2_ISSUER_URI", format!("{issuer:?} must not hold a query"));
         }
         Ok(issuer) => return Mode::Provider(Provider { issuer, jwk_set, audience, ca_file }),
-        Err(error) => reader.problem("OAUTH2_ISSUER_URI", format!("{issuer:?} {error}")),
+        Err(error) => reader.problem("OAUTH2_ISSUER_URI", refusal(&issuer, error)),
     }
     // The problem above ends the start; what follows only looks for further problems.
     let nobody = WebAddress::parse("https://invalid").expect("it is an address");
     Mode::Provider(Provider { issuer: nobody, jwk_set, audience, ca_file })
+}
+
+/// Repeats the address, unless that would print a password.
+fn refusal(text: &str, error: WebAddressError) -> String {
+    if text.contains('@') { error.to_string() } else { format!("{text:?} {error}") }
 }
 
 fn check_certificates(

@@ -34,6 +34,26 @@ pub struct Surroundings<'a> {
     pub terminal: bool,
 }
 
+impl Surroundings<'_> {
+    /// Calls `with` with the surroundings of this process.
+    pub(super) fn of_this_process<T>(
+        overrides: Overrides,
+        with: impl FnOnce(&Surroundings<'_>) -> T,
+    ) -> T {
+        // Names and values that are not UTF-8 keep a replacement character, which no valid value holds.
+        let text = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
+        let names: Vec<String> = std::env::vars_os().map(|(name, _)| text(name)).collect();
+        with(&Surroundings {
+            lookup: &|name| std::env::var_os(name).map(text),
+            names: &names,
+            read_file: &|path| std::fs::read_to_string(path),
+            overrides,
+            cores: std::thread::available_parallelism().map_or(1, usize::from),
+            terminal: io::IsTerminal::is_terminal(&io::stderr()),
+        })
+    }
+}
+
 /// Where a value comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
@@ -72,14 +92,15 @@ pub struct RawConfig {
 }
 
 impl RawConfig {
-    /// Gathers every setting, and notes what cannot be gathered.
+    /// Gathers the settings that are `wanted`, and notes what cannot be gathered.
     pub(super) fn gather(
         surroundings: &Surroundings<'_>,
+        wanted: impl Fn(&str) -> bool,
         problems: &mut Problems,
         warnings: &mut Vec<Warning>,
     ) -> Self {
         let mut raw = Self { bind: surroundings.overrides.bind.clone(), ..Self::default() };
-        for variable in VARIABLES {
+        for variable in VARIABLES.iter().filter(|variable| wanted(variable.name)) {
             if let Some(given) = gather_one(variable, surroundings, problems) {
                 raw.given.insert(variable.name, given);
             }

@@ -38,13 +38,17 @@ impl World {
     }
 
     fn load(&self) -> Result<(Config, Vec<Warning>), Problems> {
+        self.surrounded(|surroundings| Config::load(surroundings))
+    }
+
+    fn surrounded<T>(&self, with: impl FnOnce(&Surroundings<'_>) -> T) -> T {
         let names: Vec<String> = self.variables.keys().cloned().collect();
-        Config::load(&Surroundings {
+        with(&Surroundings {
             lookup: &|name| self.variables.get(name).cloned(),
             names: &names,
             read_file: &|path| {
                 let path = path.to_str().unwrap();
-                self.files.get(path).cloned().ok_or(io::ErrorKind::NotFound.into())
+                self.files.get(path).cloned().ok_or_else(|| io::ErrorKind::NotFound.into())
             },
             overrides: self.overrides.clone(),
             cores: self.cores,
@@ -151,7 +155,7 @@ fn every_way_to_get_it_wrong_is_named_with_what_to_do() {
         ),
         (
             &[("SENTINEL_DATABASE", "postgres://x")],
-            "SENTINEL_DATABASE: \"postgres://x\" is not sqlite://PATH",
+            "SENTINEL_DATABASE: is not sqlite://PATH, such as sqlite:///var/lib/sentinel",
         ),
         (
             &[("SENTINEL_DATABASE", "oracle://db")],
@@ -284,7 +288,11 @@ fn every_way_to_get_it_wrong_is_named_with_what_to_do() {
         ),
     ];
     for (variables, problems) in rows {
-        let world = world(variables).with_file("/secret", "s3cret\n").with_file("/empty", "\n");
+        let world = world(variables)
+            .with_file("/secret", "s3cret\n")
+            .with_file("/empty", "\n")
+            .with_file("/loud", "sentinel=loud\n")
+            .with_file("/filter", "debug\n");
         assert_eq!(world.problems(), *problems, "{variables:?}");
     }
 }
@@ -407,4 +415,20 @@ fn the_effective_configuration_shows_every_variable_and_its_origin() {
         }),
         "{printed}"
     );
+}
+
+#[test]
+fn a_client_works_where_no_service_could_start() {
+    let world = world(&[
+        ("KUBERNETES_SERVICE_HOST", "10.0.0.1"),
+        ("SENTINEL_WORKER_THREADS", "many"),
+        ("SENTINEL_URL", "https://sentinel.example.com"),
+        ("SENTINEL_TOKEN", "s3cret"),
+    ]);
+    let client = world.surrounded(|surroundings| Client::load(surroundings)).unwrap();
+    assert_eq!(client.url, "https://sentinel.example.com");
+    assert!(client.url_is_given);
+    assert_eq!(client.token.as_deref(), Some("s3cret"));
+    assert_eq!(client.data_folder, PathBuf::from("./sentinel-data"));
+    assert!(!format!("{client:?}").contains("s3cret"));
 }

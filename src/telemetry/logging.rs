@@ -82,7 +82,7 @@ impl Handle {
     }
 }
 
-/// Whether `filter` is one that env_logger understands whole, instead of dropping the part that it doesn't.
+/// Whether `filter` is one that `env_logger` understands whole, instead of dropping the part that it doesn't.
 ///
 /// # Errors
 /// Says in words which part is wrong.

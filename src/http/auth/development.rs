@@ -41,6 +41,13 @@ pub struct DevelopmentKey {
     kid: String,
 }
 
+impl std::fmt::Debug for DevelopmentKey {
+    /// Never the key.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DevelopmentKey").field("kid", &self.kid).finish_non_exhaustive()
+    }
+}
+
 impl DevelopmentKey {
     /// Reads the key in `folder`.
     ///
@@ -197,7 +204,7 @@ mod tests {
         assert_eq!(mode & 0o777, 0o600);
         assert_eq!(fs::read_dir(&data).unwrap().count(), 1, "no draft is left");
         let token = token(&data, &tenant(), &[Role::Write], HOUR, NOW).unwrap();
-        assert!(first.key_set().verify(&first.kid, &token, NOW).is_ok());
+        first.key_set().verify(&first.kid, &token, NOW).unwrap();
     }
 
     #[test]
@@ -222,7 +229,7 @@ mod tests {
         assert!(refused.to_string().contains("chmod 600"), "{refused}");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
         fs::write(&path, "no key").unwrap();
-        assert!(DevelopmentKey::open(folder.path()).is_err());
+        DevelopmentKey::open(folder.path()).unwrap_err();
     }
 
     #[test]
@@ -230,7 +237,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let key = DevelopmentKey::open_or_make(folder.path()).unwrap();
         for ttl in [Duration::ZERO, TTL_MAX + Duration::from_secs(1)] {
-            assert!(key.sign(&tenant(), &[], ttl, NOW).is_err());
+            key.sign(&tenant(), &[], ttl, NOW).unwrap_err();
         }
     }
 }

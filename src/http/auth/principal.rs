@@ -259,7 +259,7 @@ mod tests {
     #[test]
     fn a_token_bound_to_a_certificate_is_not_taken_without_one() {
         let bound = json!({"tenant_id": "t", "cnf": {"x5t#S256": "abc"}});
-        assert!(principal(bound, DefaultRole::Read).is_err());
+        principal(bound, DefaultRole::Read).unwrap_err();
     }
 
     #[test]
