@@ -41,7 +41,7 @@ impl Client {
     /// # Errors
     /// [`Problems`] names every problem. The exit code for it is 78.
     pub fn from_environment(overrides: Overrides) -> Result<Self, Problems> {
-        Surroundings::of_this_process(overrides, |surroundings| Self::load(surroundings))
+        Surroundings::of_this_process(overrides, Self::load)
     }
 
     /// Understands what the user typed, as far as a client is concerned.

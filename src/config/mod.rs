@@ -91,7 +91,7 @@ impl Config {
     /// # Errors
     /// [`Problems`] names every problem. The exit code for it is 78.
     pub fn from_environment(overrides: Overrides) -> Result<(Self, Vec<Warning>), Problems> {
-        Surroundings::of_this_process(overrides, |surroundings| Self::load(surroundings))
+        Surroundings::of_this_process(overrides, Self::load)
     }
 
     /// Understands what the user typed.
@@ -190,8 +190,10 @@ impl Config {
             self.effective.iter().map(|entry| entry.value.len()).max().unwrap_or(0).min(48);
         let mut text = String::new();
         for Effective { name, value, origin } in &self.effective {
+            let missing = variables::find(name).is_some_and(|row| row.support == Support::NotYet);
+            let remark = if missing { ", not supported by this build yet" } else { "" };
             // Writing to a string cannot fail.
-            let _ = writeln!(text, "{name:width$}  {value:value_width$}  ({origin})");
+            let _ = writeln!(text, "{name:width$}  {value:value_width$}  ({origin}{remark})");
         }
         text
     }
@@ -276,6 +278,7 @@ fn data_folder(reader: &mut Reader<'_>, raw: &RawConfig) -> PathBuf {
 fn listener_threads(reader: &mut Reader<'_>, warnings: &mut Vec<Warning>) -> usize {
     const NAME: &str = "SENTINEL_LISTENER_THREADS";
     if reader.count(NAME, 1..=64) > 1 {
+        reader.note(NAME, "1", &Origin::Default);
         warnings.push(Warning {
             name: NAME.to_string(),
             what: "the embedded store has one listener; 1 is used".to_string(),

@@ -38,7 +38,7 @@ impl World {
     }
 
     fn load(&self) -> Result<(Config, Vec<Warning>), Problems> {
-        self.surrounded(|surroundings| Config::load(surroundings))
+        self.surrounded(Config::load)
     }
 
     fn surrounded<T>(&self, with: impl FnOnce(&Surroundings<'_>) -> T) -> T {
@@ -377,6 +377,8 @@ fn what_only_an_oracle_store_needs_is_pointed_out() {
             .unwrap();
     assert_eq!(warnings.len(), 2, "{warnings:?}");
     assert_eq!(config.listener_threads, 1);
+    let shown = config.effective().iter().find(|e| e.name == "SENTINEL_LISTENER_THREADS").unwrap();
+    assert_eq!(shown.value, "1");
 }
 
 #[test]
@@ -425,7 +427,7 @@ fn a_client_works_where_no_service_could_start() {
         ("SENTINEL_URL", "https://sentinel.example.com"),
         ("SENTINEL_TOKEN", "s3cret"),
     ]);
-    let client = world.surrounded(|surroundings| Client::load(surroundings)).unwrap();
+    let client = world.surrounded(Client::load).unwrap();
     assert_eq!(client.url, "https://sentinel.example.com");
     assert!(client.url_is_given);
     assert_eq!(client.token.as_deref(), Some("s3cret"));

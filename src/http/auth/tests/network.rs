@@ -8,10 +8,13 @@ use std::thread::JoinHandle;
 use super::*;
 use crate::config::{Provider, WebAddress};
 
+/// Status and body by path.
+type Pages = BTreeMap<String, (u16, Vec<u8>)>;
+
 /// A provider on loopback that counts what it is asked.
 struct TestProvider {
     address: SocketAddr,
-    pages: Arc<Mutex<BTreeMap<String, (u16, Vec<u8>)>>>,
+    pages: Arc<Mutex<Pages>>,
     requests: Arc<Mutex<Vec<String>>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -20,7 +23,7 @@ impl TestProvider {
     fn start() -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = listener.local_addr().unwrap();
-        let pages: Arc<Mutex<BTreeMap<String, (u16, Vec<u8>)>>> = Arc::default();
+        let pages: Arc<Mutex<Pages>> = Arc::default();
         let requests: Arc<Mutex<Vec<String>>> = Arc::default();
         let (served, asked) = (Arc::clone(&pages), Arc::clone(&requests));
         let body = move || {
@@ -66,7 +69,7 @@ impl Drop for TestProvider {
 /// Answers one request and notes its path, in the other order; None when nothing was asked.
 fn answer(
     mut stream: impl Read + Write,
-    pages: &Mutex<BTreeMap<String, (u16, Vec<u8>)>>,
+    pages: &Mutex<Pages>,
     requests: &Mutex<Vec<String>>,
 ) -> Option<()> {
     let mut head = Vec::new();
