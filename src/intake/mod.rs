@@ -1,10 +1,323 @@
 //! Makes posted events durable, many with one commit, and answers whoever asked. This module is the intake thread.
+//!
+//! There is no timer: the commit in flight is the window in which the next batch gathers. What must stay true: every
+//! posting is answered once, also while the service stops, and a request is never split over two commits.
 
+use std::io;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crossbeam::channel::{Receiver, Sender};
+use crossbeam::select;
+
+use crate::component::Component;
 use crate::domain::event::Envelope;
-use crate::mailbox::ReplyTo;
+use crate::domain::time::Timestamp;
+use crate::mailbox::{Answer, ReplyTo, wake_all};
+use crate::store::{IntakeSession, StoreError};
+use crate::telemetry::metrics::{ChannelLabel, Metrics};
+
+/// Events of one commit, as long as no single request has more. Twice as many save no more time and make everybody
+/// wait longer.
+pub const EVENTS_PER_COMMIT_MAX: usize = 2000;
+
+/// Payload bytes of one commit, as long as no single request has more.
+pub const BYTES_PER_COMMIT_MAX: usize = 8 * 1024 * 1024;
 
 /// Envelopes of one request on their way to the store. Answered with one verdict each.
 pub struct Posting {
     pub envelopes: Vec<Envelope>,
     pub reply: ReplyTo,
+}
+
+impl Posting {
+    fn bytes(&self) -> usize {
+        self.envelopes.iter().map(|envelope| envelope.payload.len()).sum()
+    }
+}
+
+/// Starts the intake thread. `postings` is bounded by the service; `clock` is the store's.
+///
+/// # Errors
+/// When the system gives no thread.
+pub fn start(
+    mut session: Box<dyn IntakeSession>,
+    postings: Receiver<Posting>,
+    clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
+    metrics: Arc<Metrics>,
+    ended: Sender<String>,
+) -> io::Result<Component> {
+    Component::start("intake", ended, move |stop| {
+        let depth = metrics.channel_depth.get_or_create_owned(&ChannelLabel { channel: "intake" });
+        let mut stopping = false;
+        loop {
+            let first = if stopping {
+                postings.try_recv().ok()
+            } else {
+                select! {
+                    recv(postings) -> posting => match posting {
+                        Ok(posting) => Some(posting),
+                        // Nobody can post any more; what is left is to wait for the stop.
+                        Err(_) => stop.channel().recv().ok().map(|never| match never {}),
+                    },
+                    recv(stop.channel()) -> _stop => None,
+                }
+            };
+            // What was posted before the stop is answered like everything else.
+            stopping = stopping || stop.is_set();
+            let Some(first) = first else {
+                if stopping && postings.is_empty() {
+                    return Ok(());
+                }
+                continue;
+            };
+            let batch = gather(first, &postings);
+            depth.set(i64::try_from(postings.len()).unwrap_or(i64::MAX));
+            let begun = Instant::now();
+            let outcome = pass(session.as_mut(), batch, clock());
+            metrics.store_call("accept", begun.elapsed());
+            outcome?;
+        }
+    })
+}
+
+/// What is there, up to the bounds of a commit.
+fn gather(first: Posting, postings: &Receiver<Posting>) -> Vec<Posting> {
+    let (mut events, mut bytes) = (first.envelopes.len(), first.bytes());
+    let mut batch = vec![first];
+    while events < EVENTS_PER_COMMIT_MAX
+        && bytes < BYTES_PER_COMMIT_MAX
+        && let Ok(posting) = postings.try_recv()
+    {
+        events += posting.envelopes.len();
+        bytes += posting.bytes();
+        batch.push(posting);
+    }
+    batch
+}
+
+/// Makes one batch durable and answers everybody in it, whatever happens.
+///
+/// # Errors
+/// What must stop the service. What may pass by itself is answered with [`Answer::Unavailable`] and is no error.
+pub fn pass(
+    session: &mut dyn IntakeSession,
+    batch: Vec<Posting>,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let mut envelopes =
+        Vec::with_capacity(batch.iter().map(|posting| posting.envelopes.len()).sum());
+    let mut asked = Vec::with_capacity(batch.len());
+    for posting in batch {
+        asked.push((posting.envelopes.len(), posting.reply));
+        envelopes.extend(posting.envelopes);
+    }
+    match session.accept(now, envelopes) {
+        Ok(verdicts) => {
+            let mut verdicts = verdicts.into_iter();
+            answer(asked, |count| Answer::Verdicts(verdicts.by_ref().take(count).collect()));
+            Ok(())
+        }
+        Err(error) => {
+            let why = reason(&error);
+            answer(asked, |_| Answer::Unavailable(why));
+            if error.is_transient() {
+                log::warn!("a batch was not accepted: {:#}", anyhow::Error::from(error));
+                Ok(())
+            } else {
+                Err(error)
+            }
+        }
+    }
+}
+
+fn answer(asked: Vec<(usize, ReplyTo)>, mut of: impl FnMut(usize) -> Answer) {
+    let mailboxes = asked.into_iter().map(|(count, reply)| reply.put(of(count))).collect();
+    wake_all(mailboxes);
+}
+
+/// What the callers are told.
+fn reason(error: &StoreError) -> &'static str {
+    match error {
+        StoreError::Busy { .. } => "the store is busy",
+        StoreError::NoSpace { why, .. } => why,
+        StoreError::Disconnected { .. } => "the store is out of reach",
+        StoreError::Refused { .. }
+        | StoreError::Io { .. }
+        | StoreError::Corrupt { .. }
+        | StoreError::Other { .. } => "the store failed, and the service stops",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::component::End;
+    use crate::domain::event::{IdOrigin, PayloadHash, Receipt, TraceContext, Verdict};
+    use crate::domain::ids::{EventId, EventType, Source, StreamKey, TenantId};
+    use crate::mailbox::{Address, ChannelMailbox, Letter};
+    use crossbeam::channel::{bounded, unbounded};
+    use std::time::Duration;
+
+    const SOON: Duration = Duration::from_secs(10);
+
+    fn envelope(stream: &str) -> Envelope {
+        Envelope {
+            tenant: TenantId::parse("t1").unwrap(),
+            event_id: EventId::parse("e1").unwrap(),
+            id_origin: IdOrigin::Door,
+            source: Source::parse("orders-api").unwrap(),
+            event_type: EventType::parse("OrderCreated").unwrap(),
+            stream: StreamKey::parse(stream).unwrap(),
+            occurred_at: None,
+            schema_version: 1,
+            payload: "{}".into(),
+            key: None,
+            hash: PayloadHash([0; 32]),
+            trace: TraceContext { trace_id: [1; 16], parent_id: [0; 8], sampled: false },
+        }
+    }
+
+    fn posting(mailbox: &Arc<ChannelMailbox>, slot: u32, streams: &[&str]) -> Posting {
+        let address = Address { slot, generation: 0 };
+        let mailbox = Arc::clone(mailbox) as Arc<dyn crate::mailbox::Mailbox>;
+        Posting {
+            envelopes: streams.iter().map(|stream| envelope(stream)).collect(),
+            reply: ReplyTo { mailbox, address, context: Box::new(()) },
+        }
+    }
+
+    /// Accepts everything but what is told to fail, and tells how large its batches were.
+    struct Fake {
+        batches: Sender<usize>,
+        failure: Option<fn() -> StoreError>,
+    }
+
+    impl IntakeSession for Fake {
+        fn accept(
+            &mut self,
+            now: Timestamp,
+            batch: Vec<Envelope>,
+        ) -> crate::store::Result<Vec<Verdict>> {
+            let _ = self.batches.send(batch.len());
+            if let Some(failure) = self.failure {
+                return Err(failure());
+            }
+            let accepted = |envelope: Envelope| {
+                Verdict::Accepted(Receipt {
+                    event_id: envelope.event_id,
+                    stream: envelope.stream,
+                    stream_seq: 1,
+                    received_at: now,
+                })
+            };
+            Ok(batch.into_iter().map(accepted).collect())
+        }
+    }
+
+    fn streams(letter: &Letter) -> Vec<String> {
+        let Answer::Verdicts(verdicts) = &letter.answer else { panic!("{:?}", letter.answer) };
+        let stream = |verdict: &Verdict| match verdict {
+            Verdict::Accepted(receipt) => receipt.stream.to_string(),
+            other => panic!("{other:?}"),
+        };
+        verdicts.iter().map(stream).collect()
+    }
+
+    #[test]
+    fn everybody_gets_the_verdicts_on_their_own_events() {
+        let (batches, sizes) = unbounded();
+        let (mailbox, letters) = ChannelMailbox::new();
+        let mut fake = Fake { batches, failure: None };
+        let batch = vec![
+            posting(&mailbox, 7, &["a", "b"]),
+            posting(&mailbox, 8, &[]),
+            posting(&mailbox, 9, &["c"]),
+        ];
+        pass(&mut fake, batch, Timestamp::default()).unwrap();
+        assert_eq!(sizes.try_iter().collect::<Vec<_>>(), [3], "one commit for all");
+        let letters: Vec<_> = letters.try_iter().collect();
+        assert_eq!(letters.iter().map(|letter| letter.address.slot).collect::<Vec<_>>(), [7, 8, 9]);
+        assert_eq!(
+            letters.iter().map(streams).collect::<Vec<_>>(),
+            [vec!["a", "b"], vec![], vec!["c"]]
+        );
+    }
+
+    #[test]
+    fn a_failure_is_told_to_everybody_and_stops_the_service_only_if_it_must() {
+        let failures: [(fn() -> StoreError, bool, &str); 3] = [
+            (|| StoreError::Busy { call: "c", source: "b".into() }, true, "the store is busy"),
+            (
+                || StoreError::NoSpace { call: "c", why: "the disk is full", source: "b".into() },
+                true,
+                "the disk is full",
+            ),
+            (
+                || StoreError::Io { call: "c", source: "b".into() },
+                false,
+                "the store failed, and the service stops",
+            ),
+        ];
+        for (failure, goes_on, words) in failures {
+            let (mailbox, letters) = ChannelMailbox::new();
+            let mut fake = Fake { batches: unbounded().0, failure: Some(failure) };
+            let batch = vec![posting(&mailbox, 1, &["a"]), posting(&mailbox, 2, &["b"])];
+            assert_eq!(pass(&mut fake, batch, Timestamp::default()).is_ok(), goes_on, "{words}");
+            for letter in letters.try_iter().collect::<Vec<_>>() {
+                assert!(matches!(letter.answer, Answer::Unavailable(why) if why == words));
+            }
+        }
+    }
+
+    #[test]
+    fn a_commit_gathers_what_is_there_within_bounds() {
+        let (mailbox, _letters) = ChannelMailbox::new();
+        let (sender, postings) = bounded(3000);
+        for slot in 0..2500 {
+            sender.send(posting(&mailbox, slot, &["a"])).unwrap();
+        }
+        let first = postings.recv().unwrap();
+        assert_eq!(gather(first, &postings).len(), EVENTS_PER_COMMIT_MAX);
+        assert_eq!(postings.len(), 500);
+        let mut large = posting(&mailbox, 0, &["a"]);
+        large.envelopes[0].payload = "x".repeat(BYTES_PER_COMMIT_MAX).into();
+        assert_eq!(gather(large, &postings).len(), 1, "a large request has a commit of its own");
+    }
+
+    #[test]
+    fn what_was_posted_before_the_stop_is_answered() {
+        let (batches, sizes) = unbounded();
+        let (mailbox, letters) = ChannelMailbox::new();
+        let (sender, postings) = bounded(3000);
+        for slot in 0..2500 {
+            sender.send(posting(&mailbox, slot, &["a"])).unwrap();
+        }
+        let (ended, names) = unbounded();
+        let session = Box::new(Fake { batches, failure: None });
+        let clock = Arc::new(Timestamp::default);
+        let mut component =
+            start(session, postings, clock, Arc::new(Metrics::new()), ended).unwrap();
+        assert!(matches!(component.join_by(Instant::now() + SOON), End::Clean));
+        assert_eq!(names.recv_timeout(SOON).unwrap(), "intake");
+        assert_eq!(letters.try_iter().count(), 2500);
+        assert!(sizes.try_iter().all(|size| size <= EVENTS_PER_COMMIT_MAX));
+    }
+
+    #[test]
+    fn an_error_that_may_not_be_retried_ends_the_thread() {
+        let (mailbox, letters) = ChannelMailbox::new();
+        let (sender, postings) = bounded(1);
+        let failure: fn() -> StoreError = || StoreError::Io { call: "c", source: "b".into() };
+        let session = Box::new(Fake { batches: unbounded().0, failure: Some(failure) });
+        let (ended, names) = unbounded();
+        let clock = Arc::new(Timestamp::default);
+        let mut component =
+            start(session, postings, clock, Arc::new(Metrics::new()), ended).unwrap();
+        sender.send(posting(&mailbox, 1, &["a"])).unwrap();
+        assert_eq!(names.recv_timeout(SOON).unwrap(), "intake");
+        let End::Failed(error) = component.join_by(Instant::now() + SOON) else { panic!("failed") };
+        assert!(matches!(error.downcast_ref(), Some(StoreError::Io { .. })));
+        assert!(matches!(letters.recv_timeout(SOON).unwrap().answer, Answer::Unavailable(_)));
+    }
 }

@@ -1,0 +1,267 @@
+//! The folder of the embedded store: who may use it, what lies where, and whether there is room. This module holds
+//! the lock that keeps a second instance out, and the word on whether the store takes writes.
+//!
+//! What must stay true: no file in the folder is opened before the lock is held, and a store that refused a write
+//! says so at once, to everybody, and says otherwise only after a write has gone through.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Seek, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+
+use rustix::fs::{FlockOperation, flock, statvfs};
+use rustix::io::Errno;
+
+use crate::store::{Result, StoreError, WriteState};
+
+const CALL: &str = "open the folder";
+
+/// Only the service's own user may look into the folder: payloads and keys lie in it.
+const FOLDER_MODE: u32 = 0o700;
+
+/// The same for files that we make ourselves.
+const FILE_MODE: u32 = 0o600;
+
+/// A folder that this instance, and no other, works in.
+#[derive(Debug)]
+pub(super) struct Folder {
+    path: PathBuf,
+    /// Held as long as this value lives; the system frees it when the process ends, however it ends.
+    _lock: File,
+    was_unclean: bool,
+    tainted: AtomicBool,
+}
+
+impl Folder {
+    /// Makes the folder if it is not there and takes its lock.
+    ///
+    /// # Errors
+    /// [`StoreError::Busy`] when another instance holds it (exit 75), [`StoreError::NoSpace`] when it cannot be made
+    /// or opened.
+    pub(super) fn lock(path: &Path) -> Result<Self> {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(FOLDER_MODE)
+            .create(path)
+            .map_err(|error| refused("the store's folder cannot be made", path, &error))?;
+        let mut lock = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(FILE_MODE)
+            .open(path.join("sentinel.lock"))
+            .map_err(|error| refused("the store's folder cannot be written", path, &error))?;
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => {
+                let mut holder = String::new();
+                let _ = (&lock).take(20).read_to_string(&mut holder);
+                let source = format!(
+                    "another instance (process {}) works in {}: stop it, or give this one its own folder",
+                    holder.trim(),
+                    path.display()
+                );
+                return Err(StoreError::Busy { call: CALL, source: source.into() });
+            }
+            Err(error) => {
+                return Err(StoreError::Other {
+                    call: CALL,
+                    source: format!("{} cannot be locked: {error}", path.display()).into(),
+                });
+            }
+        }
+        // The number is for people who find the folder taken; the lock does not depend on it.
+        let _ = lock.set_len(0).and_then(|()| lock.rewind());
+        let _ = write!(lock, "{}", std::process::id());
+        let running = path.join(RUNNING);
+        let was_unclean = running.exists();
+        OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(FILE_MODE)
+            .open(running)
+            .map_err(|error| refused("the store's folder cannot be written", path, &error))?;
+        Ok(Self { path: path.into(), _lock: lock, was_unclean, tainted: AtomicBool::new(false) })
+    }
+
+    /// Where the folder is.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The log of accepted events.
+    pub(super) fn log_db(&self) -> PathBuf {
+        self.path.join("log.db")
+    }
+
+    /// The projection.
+    pub(super) fn events_db(&self) -> PathBuf {
+        self.path.join("events.db")
+    }
+
+    /// The log rows of processes.
+    pub(super) fn logs_db(&self) -> PathBuf {
+        self.path.join("logs.db")
+    }
+
+    /// Where checked snapshots of the projection lie.
+    pub(super) fn snapshots(&self) -> PathBuf {
+        self.path.join("snapshots")
+    }
+
+    /// Whether the instance before this one did not stop in order, so that its files deserve a look.
+    pub(super) fn was_unclean(&self) -> bool {
+        self.was_unclean
+    }
+
+    /// An input/output error happened: the next start looks at the files, however this one ends.
+    pub(super) fn taint(&self) {
+        self.tainted.store(true, Ordering::Relaxed);
+    }
+
+    /// Free bytes that the service's user may use on this file system.
+    pub(super) fn free_bytes(&self) -> Result<u64> {
+        let space = statvfs(&self.path).map_err(|error| StoreError::Other {
+            call: "free bytes",
+            source: std::io::Error::from(error).into(),
+        })?;
+        Ok(space.f_bavail.saturating_mul(space.f_frsize))
+    }
+}
+
+/// Lies in the folder while an instance runs; left behind, it tells of an end that was none.
+const RUNNING: &str = "sentinel.running";
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if !self.tainted.load(Ordering::Relaxed) && !std::thread::panicking() {
+            // If it stays, the next start only looks longer.
+            let _ = fs::remove_file(self.path.join(RUNNING));
+        }
+    }
+}
+
+fn refused(why: &'static str, path: &Path, error: &std::io::Error) -> StoreError {
+    StoreError::NoSpace { call: CALL, why, source: format!("{}: {error}", path.display()).into() }
+}
+
+const LOW: &str = "the disk is nearly full: log rows are not kept, events still are";
+const EXHAUSTED: &str =
+    "the disk is full but for a reserve: nothing is accepted until space is freed";
+const REFUSED: &str =
+    "the last write was refused: nothing is accepted until one goes through again";
+
+/// Whether the store takes writes. Shared by the threads that write and by those who must say so.
+#[derive(Debug, Default)]
+pub(super) struct Space {
+    /// What the watermark says: 0 open, 1 shedding log rows, 2 closed.
+    level: AtomicU8,
+    /// A write was refused, and none has succeeded since.
+    refused: AtomicBool,
+}
+
+impl Space {
+    /// Compares the free bytes with the watermark: below it log rows are shed, below half of it nothing goes in, so
+    /// that trims and checkpoints still have room.
+    pub(super) fn observe(&self, free_bytes: u64, min_free_bytes: u64) {
+        let level = if free_bytes < min_free_bytes / 2 {
+            2
+        } else if free_bytes < min_free_bytes {
+            1
+        } else {
+            0
+        };
+        let before = self.level.swap(level, Ordering::Relaxed);
+        if before != level {
+            log::warn!(free_bytes, min_free_bytes; "free space on disk: now {:?}", self.state());
+        }
+    }
+
+    /// A write was refused for want of space or rights.
+    pub(super) fn refuse(&self) {
+        if !self.refused.swap(true, Ordering::Relaxed) {
+            log::error!("the store refused a write: closed until a probe succeeds");
+        }
+    }
+
+    /// A probe went through.
+    pub(super) fn reopen(&self) {
+        if self.refused.swap(false, Ordering::Relaxed) {
+            log::info!("the store takes writes again");
+        }
+    }
+
+    /// Whether a probe is what it takes to open again.
+    pub(super) fn is_refused(&self) -> bool {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    /// What the doors and `/ready` go by.
+    pub(super) fn state(&self) -> WriteState {
+        match (self.is_refused(), self.level.load(Ordering::Relaxed)) {
+            (true, _) => WriteState::Closed(REFUSED),
+            (false, 0) => WriteState::Open,
+            (false, 1) => WriteState::SheddingLogs(LOW),
+            (false, _) => WriteState::Closed(EXHAUSTED),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_second_instance_is_refused_with_words_and_may_come_after_the_first() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("data");
+        let first = Folder::lock(&path).unwrap();
+        let refusal = Folder::lock(&path).unwrap_err();
+        assert!(matches!(refusal, StoreError::Busy { .. }));
+        let words = std::error::Error::source(&refusal).unwrap().to_string();
+        assert!(words.contains("another instance"), "{words}");
+        assert!(words.contains(&std::process::id().to_string()), "{words}");
+        drop(first);
+        assert!(!Folder::lock(&path).unwrap().was_unclean());
+    }
+
+    #[test]
+    fn nobody_else_looks_into_the_folder() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = Folder::lock(&place.path().join("a/b")).unwrap();
+        assert_eq!(fs::metadata(folder.path()).unwrap().permissions().mode() & 0o777, 0o700);
+        assert!(folder.free_bytes().unwrap() > 0);
+    }
+
+    #[test]
+    fn an_end_out_of_order_is_remembered() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = Folder::lock(place.path()).unwrap();
+        folder.taint();
+        drop(folder);
+        assert!(Folder::lock(place.path()).unwrap().was_unclean());
+    }
+
+    #[test]
+    fn logs_are_shed_first_and_events_refused_later() {
+        let space = Space::default();
+        for (free, wanted) in [
+            (100, WriteState::Open),
+            (99, WriteState::SheddingLogs(LOW)),
+            (49, WriteState::Closed(EXHAUSTED)),
+            (100, WriteState::Open),
+        ] {
+            space.observe(free, 100);
+            assert_eq!(space.state(), wanted, "{free} bytes");
+        }
+        space.refuse();
+        space.observe(1000, 100);
+        assert_eq!(space.state(), WriteState::Closed(REFUSED), "room alone does not open it");
+        space.reopen();
+        assert_eq!(space.state(), WriteState::Open);
+    }
+}

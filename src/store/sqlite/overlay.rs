@@ -1,0 +1,345 @@
+//! What is in the log and not yet in the projection, in memory. This module lets `/status` see every acknowledged
+//! event at once, and hands accepted events to the listener without reading them back from the disk.
+//!
+//! What must stay true: an event is here from before its acknowledgement until after the commit that projects it,
+//! so stored state merged with [`Overlay::of`] never lacks an acknowledged event. `trimmed_to` rises before entries
+//! go: whoever misses an entry sees a higher `trimmed_to` afterwards, and takes a newer snapshot.
+//!
+//! Only after a start with a longer backlog than fits does it not hold everything. Then intake takes nothing new,
+//! the listener reads from `log.db` ([`Taken::Gap`]), and both go on as soon as the rest fits.
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, Instant};
+
+use crossbeam::channel::{self, Receiver, Sender};
+use crossbeam::select;
+use parking_lot::Mutex;
+use smallvec::SmallVec;
+
+use crate::component::Stop;
+use crate::domain::event::Accepted;
+use crate::domain::ids::{ProcessId, StreamKey, TenantId};
+use crate::domain::time::Timestamp;
+
+/// Events that may wait for the projection: some two seconds of its work. More would be latency, not throughput.
+pub(super) const EVENTS_MAX: usize = 100_000;
+
+/// Bytes that they may hold.
+pub(super) const BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// What an event holds besides its payload, roughly: the structure, its ids, its places in the overlay.
+const EVENT_BYTES: usize = 640;
+
+/// Parts of the map by process, so that readers on several threads seldom meet. A power of two.
+const SHARDS: usize = 64;
+
+type ByStream = HashMap<(TenantId, StreamKey), SmallVec<[Arc<Accepted>; 4]>>;
+
+/// The accepted events that the projection has not reached. Shared by intake, listener and readers.
+pub(super) struct Overlay {
+    waiting: Mutex<Waiting>,
+    shards: Vec<Mutex<ByStream>>,
+    hasher: RandomState,
+    trimmed_to: AtomicI64,
+    /// The highest durable position.
+    log_end: AtomicI64,
+    /// Holds at most one ring: a listener that was not there to hear it finds it when it comes.
+    bell: (Sender<()>, Receiver<()>),
+}
+
+#[derive(Default)]
+struct Waiting {
+    /// Ascending by position. Holes are rows that cannot be read; the listener finds them in the log.
+    events: VecDeque<Arc<Accepted>>,
+    bytes: usize,
+}
+
+/// What the hand-off had for the listener.
+#[derive(Debug)]
+pub(super) enum Taken {
+    /// The next events, without a gap.
+    Events(Vec<Arc<Accepted>>),
+    /// There is nothing after that position.
+    Empty,
+    /// There is something, but not here: read it from the log.
+    Gap,
+}
+
+impl Overlay {
+    /// An empty overlay behind a projection that has applied everything up to `projected`.
+    pub(super) fn new(projected: i64) -> Self {
+        Self {
+            waiting: Mutex::default(),
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            hasher: RandomState::new(),
+            trimmed_to: AtomicI64::new(projected),
+            log_end: AtomicI64::new(projected),
+            bell: channel::bounded(1),
+        }
+    }
+
+    /// Everything up to `position` is durable, whether it is here or not: said once at the start.
+    pub(super) fn log_ends_at(&self, position: i64) {
+        self.log_end.fetch_max(position, Ordering::AcqRel);
+        self.ring();
+    }
+
+    /// Takes in events that are durable, before anybody is told so.
+    pub(super) fn add(&self, events: &[Arc<Accepted>]) {
+        let Some(newest) = events.last() else { return };
+        {
+            // Under the lock of `waiting` from end to end: the projection cannot overtake in between.
+            let mut waiting = self.waiting.lock();
+            let projected = self.trimmed_to.load(Ordering::Acquire);
+            for event in events.iter().filter(|event| event.position > projected) {
+                if drives_a_process(event) {
+                    let key = (event.envelope.tenant.clone(), event.envelope.stream.clone());
+                    let mut shard = self.shard(&key).lock();
+                    shard.entry(key).or_default().push(Arc::clone(event));
+                }
+                waiting.bytes += weight(event);
+                waiting.events.push_back(Arc::clone(event));
+            }
+            self.log_end.fetch_max(newest.position, Ordering::AcqRel);
+        }
+        self.ring();
+    }
+
+    /// The events of a process that are not in the projection yet, in the order of acceptance.
+    pub(super) fn of(
+        &self,
+        tenant: &TenantId,
+        process: &ProcessId,
+    ) -> SmallVec<[Arc<Accepted>; 4]> {
+        let key = (tenant.clone(), process.stream());
+        let shard = self.shard(&key).lock();
+        shard.get(&key).cloned().unwrap_or_default()
+    }
+
+    /// Everything at or below was removed, and is in `events.db` for any snapshot begun after this call.
+    pub(super) fn trimmed_to(&self) -> i64 {
+        self.trimmed_to.load(Ordering::Acquire)
+    }
+
+    /// The projection has committed everything up to this position.
+    pub(super) fn projected(&self, up_to_position: i64) {
+        let gone: Vec<_> = {
+            let mut waiting = self.waiting.lock();
+            // First, see the head of this file.
+            self.trimmed_to.fetch_max(up_to_position, Ordering::AcqRel);
+            self.log_end.fetch_max(up_to_position, Ordering::AcqRel);
+            let count = waiting.events.partition_point(|event| event.position <= up_to_position);
+            let gone: Vec<_> = waiting.events.drain(..count).collect();
+            waiting.bytes -= gone.iter().map(|event| weight(event)).sum::<usize>();
+            if waiting.events.is_empty() {
+                // After a burst the memory goes back.
+                waiting.events.shrink_to(1024);
+            }
+            gone
+        };
+        // Intake need not wait for this: it only adds behind what goes.
+        for event in gone.iter().filter(|event| drives_a_process(event)) {
+            let key = (event.envelope.tenant.clone(), event.envelope.stream.clone());
+            let mut shard = self.shard(&key).lock();
+            if let Some(events) = shard.get_mut(&key)
+                // The first event of a stream takes the others of the batch along.
+                && events.first().is_some_and(|first| first.position <= up_to_position)
+            {
+                events.retain(|event| event.position > up_to_position);
+                if events.is_empty() {
+                    shard.remove(&key);
+                }
+            }
+        }
+    }
+
+    /// Accepted and not projected: how many, and when the oldest of them was received.
+    pub(super) fn backlog(&self) -> (u64, Option<Timestamp>) {
+        let waiting = self.waiting.lock();
+        let oldest = waiting.events.front().map(|event| event.received_at);
+        let count = self.log_end.load(Ordering::Acquire) - self.trimmed_to();
+        (u64::try_from(count).unwrap_or(0), oldest)
+    }
+
+    /// Whether there is room for another batch. Asked once for a whole batch, so that a request is not cut in the
+    /// middle: what is above the bounds is one batch at most.
+    pub(super) fn has_room(&self) -> bool {
+        let waiting = self.waiting.lock();
+        waiting.events.len() < EVENTS_MAX && waiting.bytes < BYTES_MAX
+    }
+
+    /// Up to `max` events that follow `after_position` without a gap. They stay until they are projected.
+    pub(super) fn take(&self, after_position: i64, max: usize) -> Taken {
+        let waiting = self.waiting.lock();
+        let start = waiting.events.partition_point(|event| event.position <= after_position);
+        let events: Vec<_> = waiting
+            .events
+            .range(start..)
+            .take(max)
+            .zip(after_position + 1..)
+            .take_while(|(event, position)| event.position == *position)
+            .map(|(event, _)| Arc::clone(event))
+            .collect();
+        if !events.is_empty() {
+            Taken::Events(events)
+        } else if self.log_end.load(Ordering::Acquire) > after_position {
+            Taken::Gap
+        } else {
+            Taken::Empty
+        }
+    }
+
+    /// Sleeps until there is something after `after_position`, for `wait` at most. Returns whether there is; false
+    /// at once when it is time to stop.
+    pub(super) fn wait(&self, after_position: i64, wait: Duration, stop: &Stop) -> bool {
+        let deadline = Instant::now() + wait;
+        loop {
+            if stop.is_set() {
+                return false;
+            }
+            if self.log_end.load(Ordering::Acquire) > after_position {
+                return true;
+            }
+            let pause = deadline.saturating_duration_since(Instant::now());
+            if pause.is_zero() {
+                return false;
+            }
+            select! {
+                recv(self.bell.1) -> _ring => {}
+                recv(stop.channel()) -> _stop => return false,
+                default(pause) => {}
+            }
+        }
+    }
+
+    fn ring(&self) {
+        // Full: the listener will hear the ring that is there.
+        let _ = self.bell.0.try_send(());
+    }
+
+    fn shard(&self, key: &(TenantId, StreamKey)) -> &Mutex<ByStream> {
+        let hash = self.hasher.hash_one(key);
+        let index = usize::try_from(hash % SHARDS as u64).expect("less than the number of shards");
+        &self.shards[index]
+    }
+}
+
+/// Whether `/status` can depend on it.
+fn drives_a_process(event: &Accepted) -> bool {
+    event.envelope.event_type.as_str().starts_with("process.")
+}
+
+fn weight(event: &Accepted) -> usize {
+    event.envelope.payload.len() + EVENT_BYTES
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::log::tests::accepted;
+    use super::*;
+    use crate::component::{Component, End};
+
+    fn add(overlay: &Overlay, events: &[(i64, &str)]) {
+        let events: Vec<_> = events
+            .iter()
+            .map(|(position, stream)| {
+                Arc::new(accepted(*position, stream, position.unsigned_abs()))
+            })
+            .collect();
+        overlay.add(&events);
+    }
+
+    fn positions_of(overlay: &Overlay, process: &str) -> Vec<i64> {
+        let tenant = TenantId::parse("t1").unwrap();
+        let events = overlay.of(&tenant, &ProcessId::parse(process).unwrap());
+        events.iter().map(|event| event.position).collect()
+    }
+
+    fn taken(overlay: &Overlay, after: i64, max: usize) -> Vec<i64> {
+        match overlay.take(after, max) {
+            Taken::Events(events) => events.iter().map(|event| event.position).collect(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn an_event_is_seen_until_it_is_projected() {
+        let overlay = Overlay::new(4);
+        add(&overlay, &[(5, "a"), (6, "b"), (7, "a")]);
+        assert_eq!(positions_of(&overlay, "a"), [5, 7]);
+        assert_eq!(overlay.backlog(), (3, Some(Timestamp::from_micros(1_000_005))));
+        overlay.projected(6);
+        assert_eq!(overlay.trimmed_to(), 6);
+        assert_eq!(positions_of(&overlay, "a"), [7]);
+        assert_eq!(positions_of(&overlay, "b"), [0; 0]);
+        overlay.projected(7);
+        assert_eq!(overlay.backlog(), (0, None));
+        assert!(overlay.shards.iter().all(|shard| shard.lock().is_empty()));
+    }
+
+    #[test]
+    fn the_listener_takes_what_follows_and_is_sent_to_the_log_for_the_rest() {
+        let overlay = Overlay::new(0);
+        assert!(matches!(overlay.take(0, 10), Taken::Empty));
+        add(&overlay, &[(1, "a"), (2, "a"), (4, "a"), (5, "a")]);
+        assert_eq!(taken(&overlay, 0, 10), [1, 2], "up to the hole");
+        assert!(matches!(overlay.take(2, 10), Taken::Gap), "the hole lies in the log");
+        assert_eq!(taken(&overlay, 3, 1), [4]);
+        assert_eq!(taken(&overlay, 4, 9), [5]);
+        assert!(matches!(overlay.take(5, 10), Taken::Empty));
+        overlay.log_ends_at(9);
+        assert!(matches!(overlay.take(5, 10), Taken::Gap));
+        assert_eq!(overlay.backlog().0, 9);
+    }
+
+    #[test]
+    fn an_event_that_was_projected_before_it_came_is_not_kept() {
+        let overlay = Overlay::new(0);
+        overlay.projected(2);
+        add(&overlay, &[(1, "a"), (2, "a"), (3, "a")]);
+        assert_eq!(positions_of(&overlay, "a"), [3]);
+        assert_eq!(overlay.backlog().0, 1);
+    }
+
+    #[test]
+    fn room_ends_by_bytes_and_by_count_and_comes_back() {
+        let overlay = Overlay::new(0);
+        let mut large = accepted(1, "a", 1);
+        large.envelope.payload = "x".repeat(BYTES_MAX).into();
+        overlay.add(&[Arc::new(large)]);
+        assert!(!overlay.has_room());
+        overlay.projected(1);
+        assert!(overlay.has_room());
+        let event = accepted(2, "a", 2);
+        let many: Vec<_> = (2..)
+            .take(EVENTS_MAX)
+            .map(|position| Arc::new(Accepted { position, ..event.clone() }))
+            .collect();
+        overlay.add(&many);
+        assert!(!overlay.has_room());
+    }
+
+    #[test]
+    fn a_sleeping_listener_wakes_for_an_event_and_for_the_stop() {
+        let overlay = Arc::new(Overlay::new(0));
+        let (ended, _names) = channel::unbounded();
+        let (said, words) = channel::unbounded();
+        let mut component = Component::start("listener", ended, {
+            let overlay = Arc::clone(&overlay);
+            move |stop| {
+                said.send(overlay.wait(0, Duration::from_secs(3600), &stop))?;
+                said.send(overlay.wait(1, Duration::from_secs(3600), &stop))?;
+                Ok(())
+            }
+        })
+        .unwrap();
+        let soon = Duration::from_secs(10);
+        add(&overlay, &[(1, "a")]);
+        assert!(words.recv_timeout(soon).unwrap(), "an event");
+        assert!(matches!(component.join_by(Instant::now() + soon), End::Clean));
+        assert!(!words.recv_timeout(soon).unwrap(), "the stop");
+    }
+}
