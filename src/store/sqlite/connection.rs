@@ -1,4 +1,4 @@
-//! How a SQLite file is opened, and what its errors mean to us. This module is the only place that does either.
+//! How a file of the embedded store is opened, and what its errors mean to us. This module is the only place that opens one.
 //!
 //! What must stay true: no connection checkpoints on its own (a checkpoint is the whole tail of a durable commit,
 //! so it happens where nobody waits for an answer), and an input/output error never passes as something to retry.

@@ -202,7 +202,7 @@ fn with_advice(folder: &Folder, error: StoreError) -> StoreError {
         StoreError::Corrupt { what } => StoreError::Corrupt {
             what: format!(
                 "{} is damaged, and nothing in it was changed ({what}): restore the folder from a backup, or keep a \
-                 copy and recover the file with the sqlite3 shell (.recover)",
+                 copy and recover the file with the sqlite3 shell (`.recover`)",
                 folder.log_db().display()
             ),
         },

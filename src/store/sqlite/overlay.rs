@@ -3,7 +3,9 @@
 //!
 //! What must stay true: an event is here from before its acknowledgement until after the commit that projects it,
 //! so stored state merged with [`Overlay::of`] never lacks an acknowledged event. `trimmed_to` rises before entries
-//! go: whoever misses an entry sees a higher `trimmed_to` afterwards, and takes a newer snapshot.
+//! go: whoever misses an entry sees a higher `trimmed_to` afterwards, and takes a newer snapshot. So a reader whose
+//! snapshot of `events.db` has the cursor `c` asks [`Overlay::of`] first and [`Overlay::trimmed_to`] second; if that
+//! is above `c` it takes a new snapshot and asks again; else it merges the events above `c`.
 //!
 //! Only after a start with a longer backlog than fits does it not hold everything. Then intake takes nothing new,
 //! the listener reads from `log.db` ([`Taken::Gap`]), and both go on as soon as the rest fits.
@@ -341,5 +343,65 @@ mod tests {
         assert!(words.recv_timeout(soon).unwrap(), "an event");
         assert!(matches!(component.join_by(Instant::now() + soon), End::Clean));
         assert!(!words.recv_timeout(soon).unwrap(), "the stop");
+    }
+
+    #[test]
+    fn a_reader_never_misses_an_acknowledged_event() {
+        const LAST: i64 = 20_000;
+        let soon = Duration::from_secs(30);
+        let overlay = Arc::new(Overlay::new(0));
+        // What is acknowledged, and what the projection has committed.
+        let (acknowledged, stored) = (Arc::new(AtomicI64::new(0)), Arc::new(AtomicI64::new(0)));
+        let (ended, names) = channel::unbounded();
+        let mut intake = Component::start("intake", ended.clone(), {
+            let (overlay, acknowledged) = (Arc::clone(&overlay), Arc::clone(&acknowledged));
+            move |_stop| {
+                for position in 1..=LAST {
+                    add(&overlay, &[(position, "a")]);
+                    acknowledged.store(position, Ordering::SeqCst);
+                }
+                Ok(())
+            }
+        })
+        .unwrap();
+        let mut listener = Component::start("listener", ended, {
+            let (overlay, stored) = (Arc::clone(&overlay), Arc::clone(&stored));
+            move |stop| {
+                while overlay.trimmed_to() < LAST {
+                    let after = overlay.trimmed_to();
+                    overlay.wait(after, Duration::from_secs(10), &stop);
+                    if let Taken::Events(events) = overlay.take(after, 7) {
+                        let newest = events[events.len() - 1].position;
+                        stored.store(newest, Ordering::SeqCst);
+                        overlay.projected(newest);
+                    }
+                }
+                Ok(())
+            }
+        })
+        .unwrap();
+        let mut asked = 0;
+        while stored.load(Ordering::SeqCst) < LAST {
+            let promised = acknowledged.load(Ordering::SeqCst);
+            let (snapshot, waiting) = loop {
+                let snapshot = stored.load(Ordering::SeqCst);
+                let waiting = positions_of(&overlay, "a");
+                if overlay.trimmed_to() <= snapshot {
+                    break (snapshot, waiting);
+                }
+            };
+            let seen: Vec<_> = waiting.into_iter().filter(|at| *at > snapshot).collect();
+            assert!(
+                seen.iter().copied().eq((snapshot + 1..).take(seen.len())),
+                "{snapshot} {seen:?}"
+            );
+            assert!(seen.last().copied().unwrap_or(snapshot) >= promised, "{snapshot} {seen:?}");
+            asked += 1;
+        }
+        assert!(asked > 10, "{asked} questions");
+        for component in [&mut intake, &mut listener] {
+            assert!(matches!(component.join_by(Instant::now() + soon), End::Clean));
+        }
+        assert_eq!(names.try_iter().count(), 2);
     }
 }

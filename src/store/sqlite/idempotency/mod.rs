@@ -303,6 +303,13 @@ impl Identities {
     }
 }
 
+#[cfg(test)]
+impl Identities {
+    pub(super) fn recent_count(&self) -> usize {
+        self.recent.len()
+    }
+}
+
 fn filters(tables: &BTreeMap<i64, Table>) -> usize {
     tables.values().filter(|table| table.filter.is_some()).count()
 }

@@ -60,7 +60,9 @@ pub(in crate::store::sqlite) fn record(tx: &Transaction, events: &[Arc<Accepted>
         }
     }
     // In the order of the key, and among repeats of an identity the newest last, so that it stays.
-    rows.sort_unstable_by(|a, b| (a.0, a.1, a.2, a.3).cmp(&(b.0, b.1, b.2, b.3)));
+    rows.sort_unstable_by_key(|(table, bucket, digest, position, _)| {
+        (*table, *bucket, *digest, *position)
+    });
     let write = || -> rusqlite::Result<()> {
         for (table, received_at) in &newest {
             catalogue(tx, *table, *received_at)?;
