@@ -76,7 +76,13 @@ pub fn start(
             let begun = Instant::now();
             let outcome = pass(session.as_mut(), batch, clock());
             metrics.store_call("accept", begun.elapsed());
-            outcome?;
+            if let Err(error) = outcome {
+                // Whoever waits in line gets the same answer now, not silence.
+                let why = reason(&error);
+                let waiting = postings.try_iter().take(postings.len());
+                answer(waiting.map(|posting| (0, posting.reply)), |_| Answer::Unavailable(why));
+                return Err(error.into());
+            }
         }
     })
 }
@@ -131,7 +137,7 @@ pub fn pass(
     }
 }
 
-fn answer(asked: Vec<(usize, ReplyTo)>, mut of: impl FnMut(usize) -> Answer) {
+fn answer(asked: impl IntoIterator<Item = (usize, ReplyTo)>, mut of: impl FnMut(usize) -> Answer) {
     let mailboxes = asked.into_iter().map(|(count, reply)| reply.put(of(count))).collect();
     wake_all(mailboxes);
 }
@@ -307,17 +313,25 @@ mod tests {
     #[test]
     fn an_error_that_may_not_be_retried_ends_the_thread() {
         let (mailbox, letters) = ChannelMailbox::new();
-        let (sender, postings) = bounded(1);
+        // The second one waits in line when the first one fails.
+        let (sender, postings) = bounded(2);
+        let mut large = posting(&mailbox, 1, &["a"]);
+        large.envelopes[0].payload = "x".repeat(BYTES_PER_COMMIT_MAX).into();
+        sender.send(large).unwrap();
+        sender.send(posting(&mailbox, 2, &["a"])).unwrap();
         let failure: fn() -> StoreError = || StoreError::Io { call: "c", source: "b".into() };
         let session = Box::new(Fake { batches: unbounded().0, failure: Some(failure) });
         let (ended, names) = unbounded();
         let clock = Arc::new(Timestamp::default);
         let mut component =
             start(session, postings, clock, Arc::new(Metrics::new()), ended).unwrap();
-        sender.send(posting(&mailbox, 1, &["a"])).unwrap();
         assert_eq!(names.recv_timeout(SOON).unwrap(), "intake");
         let End::Failed(error) = component.join_by(Instant::now() + SOON) else { panic!("failed") };
         assert!(matches!(error.downcast_ref(), Some(StoreError::Io { .. })));
-        assert!(matches!(letters.recv_timeout(SOON).unwrap().answer, Answer::Unavailable(_)));
+        for slot in [1, 2] {
+            let letter = letters.recv_timeout(SOON).unwrap();
+            assert_eq!(letter.address.slot, slot);
+            assert!(matches!(letter.answer, Answer::Unavailable(_)));
+        }
     }
 }

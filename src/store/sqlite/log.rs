@@ -50,11 +50,7 @@ struct OwnedBody {
     envelope: Envelope,
 }
 
-/// The bytes of an event in the log.
-pub(super) fn encode(event: &Accepted) -> Vec<u8> {
-    encode_into(event, Vec::with_capacity(event.envelope.payload.len() + 256))
-}
-
+/// Appends the bytes of an event to `bytes`, and gives them back.
 fn encode_into(event: &Accepted, mut bytes: Vec<u8>) -> Vec<u8> {
     bytes.push(FORMAT);
     let body = Body {
@@ -301,6 +297,10 @@ pub(super) mod tests {
     use super::*;
     use crate::domain::event::{IdOrigin, PayloadHash, TraceContext};
     use crate::domain::ids::{EventId, EventType, Source, StreamKey, TenantId};
+
+    fn encode(event: &Accepted) -> Vec<u8> {
+        encode_into(event, Vec::new())
+    }
 
     /// An envelope as a door would make it.
     pub(in crate::store::sqlite) fn envelope(stream: &str, event_id: &str) -> Envelope {

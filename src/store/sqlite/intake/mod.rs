@@ -46,7 +46,6 @@ pub(super) struct Settings {
 
 /// The one session that accepts events.
 pub(super) struct Intake {
-    folder: Arc<Folder>,
     overlay: Arc<Overlay>,
     space: Arc<Space>,
     wal: Arc<WalGauge>,
@@ -59,6 +58,8 @@ pub(super) struct Intake {
     /// What the log holds since before the start and is not known here yet. None: all is known.
     replay: Option<Replay>,
     probed_at: Option<Timestamp>,
+    /// Last, so that the files are closed before another instance may have them.
+    folder: Arc<Folder>,
 }
 
 struct Replay {
@@ -88,7 +89,6 @@ impl Intake {
         let events = open_reader(&folder.events_db())?;
         let identities = Identities::open(&events, settings.idempotency, now)?;
         let mut intake = Self {
-            folder,
             overlay,
             space,
             wal,
@@ -99,6 +99,7 @@ impl Intake {
             identities,
             replay: Some(Replay { reader, done_to: applied }),
             probed_at: None,
+            folder,
         };
         intake.catch_up(now)?;
         Ok(intake)
