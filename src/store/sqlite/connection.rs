@@ -161,9 +161,9 @@ mod tests {
         let path = folder.path().join("some.db");
         let writer = open_writer(&path, true).unwrap();
         writer.execute_batch("CREATE TABLE thing (name TEXT)").unwrap();
-        assert!(writer.prepare("SELECT \"nmae\" FROM thing").is_err());
+        writer.prepare("SELECT \"nmae\" FROM thing").unwrap_err();
         let reader = open_reader(&path).unwrap();
-        assert!(reader.execute("INSERT INTO thing VALUES ('a')", []).is_err());
+        reader.execute("INSERT INTO thing VALUES ('a')", []).unwrap_err();
         assert_eq!(quick_check(&reader).unwrap(), None);
     }
 }

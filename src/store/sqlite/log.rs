@@ -173,7 +173,7 @@ impl Log {
         Ok(())
     }
 
-    /// Ends a transaction that failed. SQLite has ended some of them by itself.
+    /// Ends a transaction that failed. Some have ended by themselves.
     fn roll_back(&self) {
         if !self.connection.is_autocommit()
             && let Err(error) = self.connection.execute_batch("ROLLBACK")

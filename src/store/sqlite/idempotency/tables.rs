@@ -3,7 +3,8 @@
 //!
 //! The table of an identity follows from its position in the log, so intake and projection agree on it without a
 //! word. Within a table the rows lie in buckets by position, because a batch of random digests over a whole table
-//! would rewrite a page for nearly every row; within a small bucket it fills the pages that it touches. A look-up
+//! would rewrite a page for nearly every row; within a small bucket it fills the pages that it touches (measured:
+//! 3 us for an event with two identities, and not rising, against 20-30 us with one bucket a table). A look-up
 //! pays for that with a probe for each bucket, which is right because nearly every look-up is spared by the filter.
 //! A table that is full gets its filter stored beside it, so that a start reads one blob and not a million rows.
 

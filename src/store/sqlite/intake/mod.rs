@@ -111,6 +111,14 @@ impl Intake {
             && self.overlay.has_room()
         {
             let messages = replay.reader.read_after(replay.done_to, REPLAY_ROWS)?;
+            let next = messages.first().map_or(self.log.last() + 1, position);
+            if next > replay.done_to + 1 {
+                // While there was no room, rows were applied and trimmed that were never seen here. Everything up to
+                // them is in the projection, so that is where to begin again.
+                replay.done_to = next - 1;
+                self.numbers = Numbers::default();
+                self.identities = Identities::open(&self.events, self.settings.idempotency, now)?;
+            }
             if messages.is_empty() {
                 self.replay = None;
                 break;
@@ -262,6 +270,13 @@ impl IntakeSession for Intake {
             }
         }
         outcome
+    }
+}
+
+fn position(message: &Message) -> i64 {
+    match message {
+        Message::Event(event) => event.position,
+        Message::Undecodable { position, .. } => *position,
     }
 }
 

@@ -84,14 +84,13 @@ fn what_was_acknowledged_is_seen_at_once_and_after_a_restart() {
     assert_eq!(site.overlay.backlog(), (0, None));
 }
 
-#[test]
-fn a_backlog_that_does_not_fit_is_caught_up_with_before_anything_new_is_taken() {
+/// A site that was started with six events in its log, of which memory has room for three.
+fn with_a_long_backlog() -> (TempDir, Site) {
     let (place, mut site) = Site::new();
-    // Each takes a third of the room; intake lets them in because the check comes before.
     let third = "x".repeat(BYTES_MAX / 3);
     for number in 1..=6 {
-        let overlay = Arc::new(Overlay::new(number - 1));
-        site.intake.overlay = overlay;
+        // Every event finds an empty overlay, as if there had been room for all of them.
+        site.intake.overlay = Arc::new(Overlay::new(number - 1));
         let envelope =
             Envelope { payload: third.clone().into(), ..envelope("a", &format!("e{number}")) };
         assert_eq!(seq(site.accept_one(envelope)), number.unsigned_abs());
@@ -100,16 +99,35 @@ fn a_backlog_that_does_not_fit_is_caught_up_with_before_anything_new_is_taken() 
     let mut site = open(place.path()).unwrap();
     assert_eq!(site.accept_one(door(envelope("a", "x"))), Verdict::Unavailable(CATCHING_UP));
     assert_eq!(site.overlay.backlog().0, 6);
-    assert_eq!(site.project(10), 3, "what fits is handed over");
-    assert_eq!(site.project(1), 1, "the rest comes from the log");
+    (place, site)
+}
+
+fn check_caught_up(site: &mut Site) {
     assert_eq!(seq(site.accept_one(door(envelope("a", "x")))), 7, "the rest fits now");
-    assert_eq!(site.positions_of("a"), [5, 6, 7]);
-    assert!(matches!(
-        site.accept_one(envelope("a", "e4")),
-        Verdict::Replayed(Receipt { stream_seq: 4, .. })
-    ));
+    for number in 1..=6 {
+        let verdict = site.accept_one(envelope("a", &format!("e{number}")));
+        assert!(matches!(verdict, Verdict::Replayed(receipt) if receipt.stream_seq == number));
+    }
     while site.project(2) > 0 {}
     assert_eq!(site.cursor(), 7);
+}
+
+#[test]
+fn a_backlog_that_does_not_fit_is_caught_up_with_before_anything_new_is_taken() {
+    let (_place, mut site) = with_a_long_backlog();
+    assert_eq!(site.project(10), 3, "what fits is handed over");
+    assert_eq!(site.project(1), 1, "the rest comes from the log");
+    check_caught_up(&mut site);
+}
+
+#[test]
+fn a_backlog_that_was_applied_and_trimmed_unseen_is_known_all_the_same() {
+    for trimmed in [5, 6] {
+        let (_place, mut site) = with_a_long_backlog();
+        while site.project(1) > 0 {}
+        trim(site.intake.log.connection(), trimmed, 10).unwrap();
+        check_caught_up(&mut site);
+    }
 }
 
 #[test]
