@@ -252,7 +252,8 @@ mod tests {
 
     #[test]
     fn a_failure_is_told_to_everybody_and_stops_the_service_only_if_it_must() {
-        let failures: [(fn() -> StoreError, bool, &str); 3] = [
+        type Failure = fn() -> StoreError;
+        let failures: [(Failure, bool, &str); 3] = [
             (|| StoreError::Busy { call: "c", source: "b".into() }, true, "the store is busy"),
             (
                 || StoreError::NoSpace { call: "c", why: "the disk is full", source: "b".into() },

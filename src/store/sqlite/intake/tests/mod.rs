@@ -98,7 +98,7 @@ impl Site {
                 .into_iter()
                 .map(|message| match message {
                     Message::Event(event) => event,
-                    other => panic!("{other:?}"),
+                    Message::Undecodable { problem, .. } => panic!("{problem}"),
                 })
                 .collect(),
         };
