@@ -1,4 +1,23 @@
-//! What a process is doing, computed from its events and nothing else (laws 2-4). This module is the merge.
+//! What a process is doing, computed from its events and nothing else (laws 2-4). This module is what others see of
+//! it: a [`State`] that takes events in any order, and the [`Row`] and the [`RunRow`]s that follow from it.
+//!
+//! ```text
+//! event ─▶ mark::read ─▶ State::merge ─▶ State::row, State::runs
+//! ```
+//!
+//! `key.rs` says which event came first, `mark.rs` what an event means, `state.rs` what is kept, `runs.rs` which runs
+//! there are, `row.rs` what is shown, and `expiry.rs` when silence makes a process lost. All of it is pure.
+
+pub mod expiry;
+pub mod key;
+pub mod mark;
+mod row;
+mod runs;
+mod state;
+mod strand;
+#[cfg(test)]
+mod tests;
+pub mod text;
 
 use std::time::Duration;
 
@@ -6,6 +25,13 @@ use serde::{Deserialize, Serialize};
 
 use super::ids::{EventId, ProcessId, TenantId};
 use super::time::Timestamp;
+
+pub use runs::SKEW;
+pub use state::{
+    ENDS_KEPT, JUDGEMENTS_KEPT, REGISTRATIONS_KEPT, RUNS_KEPT, SETTLED_KEPT, STUBS_KEPT, State,
+    StateError,
+};
+pub use strand::{LIVES_KEPT, MEMBER_VALUES_KEPT, REPORTS_KEPT};
 
 /// What a process is doing [PM2].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -66,11 +92,21 @@ pub enum Outcome {
     Superseded,
 }
 
-/// Everything kept of a process from which its row follows; merging events into it in any order gives the same.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct State {}
+/// How long silence is borne where a process says nothing else itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Policy {
+    /// Silence of this length makes a process EXPIRED [PM6].
+    pub timeout: Duration,
+    /// How often a process is expected to send heartbeats.
+    pub heartbeat_interval: Duration,
+}
+
+/// Silence of this many heartbeat intervals makes a process stale [PM6].
+pub const STALE_INTERVALS: u32 = 3;
 
 /// One run, as `/processes/{id}/runs` shows it and as the history counts it.
+///
+/// A run without a name that has neither start nor outcome is none: it withdraws the one that was there before.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunRow {
     pub run_id: Option<EventId>,
@@ -120,4 +156,15 @@ pub struct Row {
     pub successful_runs: u64,
     pub failed_runs: u64,
     pub avg_duration_ms: Option<u64>,
+}
+
+impl Row {
+    /// Whether a process that sends heartbeats has been silent for [`STALE_INTERVALS`] of them.
+    pub fn is_stale(&self, now: Timestamp) -> bool {
+        self.heartbeat_seen
+            && matches!(self.status, Status::Running | Status::Active)
+            && self.last_life_at.is_some_and(|life| {
+                now.since(life) > self.heartbeat_interval.saturating_mul(STALE_INTERVALS)
+            })
+    }
 }
