@@ -305,3 +305,177 @@ fn unreadable(position: i64, bytes: &[u8], problem: &str, now: Timestamp) -> Dea
         created_at: now,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::event::{Envelope, IdOrigin, PayloadHash, TraceContext};
+    use crate::domain::ids::{EventId, EventType, Source, StreamKey};
+    use crate::domain::process::Status;
+    use std::time::Duration;
+
+    const POLICY: Policy =
+        Policy { timeout: Duration::from_secs(3600), heartbeat_interval: Duration::from_secs(30) };
+    const NOW: Timestamp = Timestamp::from_micros(1_800_000_000_000_000);
+
+    fn event(
+        tenant: &str,
+        stream: &str,
+        event_type: &str,
+        id: &str,
+        payload: &str,
+    ) -> Arc<Accepted> {
+        let second: i64 = id.bytes().map(i64::from).sum();
+        let received_at = Timestamp::from_micros(1_770_000_000_000_000 + second * 1_000_000);
+        Arc::new(Accepted {
+            position: second,
+            stream_seq: 7,
+            received_at,
+            ordered_at: received_at,
+            clock_skew: false,
+            envelope: Envelope {
+                tenant: TenantId::parse(tenant).unwrap(),
+                event_id: EventId::parse(id).unwrap(),
+                id_origin: IdOrigin::Caller,
+                source: Source::parse("billing").unwrap(),
+                event_type: EventType::parse(event_type).unwrap(),
+                stream: StreamKey::parse(stream).unwrap(),
+                occurred_at: None,
+                schema_version: 1,
+                payload: payload.into(),
+                key: None,
+                hash: PayloadHash([0; 32]),
+                trace: TraceContext { trace_id: [1; 16], parent_id: [0; 8], sampled: false },
+            },
+        })
+    }
+
+    fn run(events: &[Arc<Accepted>], merge: Merge<'_>) -> Change {
+        let items: Vec<Item<'_>> = events.iter().map(Item::Event).collect();
+        decide(&items, BTreeMap::new(), &POLICY, NOW, merge)
+    }
+
+    fn names(change: &Change) -> Vec<(&str, &str, Status)> {
+        change
+            .processes
+            .iter()
+            .map(|change| {
+                (change.row.tenant.as_str(), change.row.process.as_str(), change.row.status)
+            })
+            .collect()
+    }
+
+    #[test]
+    fn processes_are_sorted_and_two_tenants_never_notice_each_other() {
+        let events = [
+            event("b", "p", "process.started", "1", "{}"),
+            event("a", "q", "process.started", "2", "{}"),
+            event("a", "p", "process.heartbeat", "3", "{}"),
+            event("b", "p", "process.completed", "4", "{}"),
+            event("a", "order-1", "OrderCreated", "5", "[1]"),
+        ];
+        let change = run(&events, &State::merge);
+        assert_eq!(
+            names(&change),
+            [
+                ("a", "p", Status::Active),
+                ("a", "q", Status::Running),
+                ("b", "p", Status::Completed)
+            ]
+        );
+        assert_eq!(change.events, events, "domain events too, in the order of acceptance");
+        assert_eq!(change.dead_letters, []);
+        let items: Vec<Item<'_>> = events.iter().map(Item::Event).collect();
+        let touched: Vec<String> =
+            touched(&items).iter().map(|(tenant, process)| format!("{tenant}/{process}")).collect();
+        assert_eq!(touched, ["a/p", "a/q", "b/p"]);
+    }
+
+    #[test]
+    fn poison_goes_aside_whole_and_the_rest_goes_on() {
+        let events = [
+            event("a", "p", "process.started", "1", "{}"),
+            event("a", "p", "process.exploded", "2", "{}"),
+            event("a", "p", "process.progress", "3", "not json"),
+            event("a", &"p".repeat(101), "process.started", "4", "{}"),
+            event("a", "p", "process.completed", "5", "{}"),
+            event("a", "lonely", "process.exploded", "6", "{}"),
+        ];
+        let mut items: Vec<Item<'_>> = events.iter().map(Item::Event).collect();
+        items.push(Item::Undecodable { position: 77, bytes: b"\xff\x00", problem: "no frame" });
+        let change = decide(&items, BTreeMap::new(), &POLICY, NOW, &State::merge);
+        assert_eq!(names(&change), [("a", "p", Status::Completed)]);
+        assert_eq!(change.events, [events[0].clone(), events[4].clone()]);
+        let reasons: Vec<Reason> = change.dead_letters.iter().map(|dead| dead.reason).collect();
+        assert_eq!(
+            reasons,
+            [
+                Reason::UnknownType,
+                Reason::InvalidPayload,
+                Reason::InvalidPayload,
+                Reason::UnknownType,
+                Reason::Undecodable
+            ]
+        );
+        let whole: Accepted = serde_json::from_str(&change.dead_letters[1].snapshot).unwrap();
+        assert_eq!(whole, *events[2]);
+        let unreadable = &change.dead_letters[4];
+        assert_eq!((unreadable.id, unreadable.tenant.as_str()), (77, NO_TENANT));
+        assert_eq!(unreadable.snapshot, r#"{"bytes_base64":"/wA="}"#);
+        assert_eq!(unreadable.detail, "no frame");
+    }
+
+    #[test]
+    fn a_panic_is_a_dead_letter_and_its_process_is_as_before_that_event() {
+        let events = [
+            event("a", "p", "process.started", "1", "{}"),
+            event("a", "p", "process.progress", "2", r#"{"current_step":"fine"}"#),
+            event("a", "p", "process.progress", "3", r#"{"current_step":"cursed"}"#),
+            event("a", "p", "process.progress", "4", r#"{"progress_percent":50}"#),
+            event("a", "q", "process.started", "5", "{}"),
+            event("a", "p", "process.unknown", "6", "{}"),
+        ];
+        let cursed = |state: &mut State, mark: Mark| {
+            let id = mark.key.event_id.as_str().to_string();
+            let settled = state.merge(mark);
+            assert_ne!(id, "3", "a bug of ours");
+            settled
+        };
+        let change = run(&events, &cursed);
+        assert_eq!(names(&change), [("a", "p", Status::Running), ("a", "q", Status::Running)]);
+        let row = &change.processes[0].row;
+        assert_eq!((row.current_step.as_deref(), row.progress_percent), (Some("fine"), Some(50.0)));
+        assert_eq!(change.events.len(), 4);
+        let reasons: Vec<(Reason, Option<&str>)> = change
+            .dead_letters
+            .iter()
+            .map(|dead| (dead.reason, dead.event_id.as_deref()))
+            .collect();
+        assert_eq!(reasons, [(Reason::Panic, Some("3")), (Reason::UnknownType, Some("6"))]);
+        assert!(change.dead_letters[0].detail.contains("a bug of ours"));
+        // Without the cursed event the batch gives the same.
+        let without: Vec<_> = [0, 1, 3, 4].map(|index| events[index].clone()).into();
+        assert_eq!(run(&without, &State::merge).processes, change.processes);
+    }
+
+    #[test]
+    fn a_batch_of_nothing_but_poison_changes_no_process() {
+        let events = [event("a", "p", "process.started", "1", "{}")];
+        let change = run(&events, &|_, _| panic!("always"));
+        assert_eq!((change.processes.len(), change.dead_letters.len()), (0, 1));
+    }
+
+    #[test]
+    fn loaded_states_go_on_and_only_changed_runs_are_told() {
+        let first = run(&[event("a", "p", "process.started", "1", "{}")], &State::merge);
+        let before = first.processes[0].clone();
+        assert_eq!(before.runs.len(), 1);
+        assert_eq!(before.history_key, "p");
+        let name = (before.row.tenant.clone(), before.row.process.clone());
+        let beat = event("a", "p", "process.heartbeat", "2", "{}");
+        let loaded = BTreeMap::from([(name, before.state)]);
+        let second = decide(&[Item::Event(&beat)], loaded, &POLICY, NOW, &State::merge);
+        assert_eq!(second.processes[0].row.status, Status::Running);
+        assert_eq!(second.processes[0].runs, []);
+    }
+}

@@ -42,3 +42,54 @@ pub fn estimated_completion(row: &Row, median_ms: Option<u64>) -> Option<Timesta
     let takes = median_ms.map(Duration::from_millis).or(row.expected_duration)?;
     Some(row.started_at?.plus(takes))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::ids::{ProcessId, TenantId};
+    use crate::domain::process::{Policy, State};
+
+    fn row() -> Row {
+        let policy =
+            Policy { timeout: Duration::from_secs(9), heartbeat_interval: Duration::from_secs(3) };
+        let tenant = TenantId::parse("contoso").unwrap();
+        State::default().row(&tenant, &ProcessId::parse("ABC123").unwrap(), &policy)
+    }
+
+    #[test]
+    fn history_is_kept_under_what_runs_have_in_common() {
+        let mut row = row();
+        assert_eq!(history_key(&row), "ABC123");
+        row.package_name = Some("CONTRACT_PKG".to_string());
+        assert_eq!(history_key(&row), "ABC123", "a package alone says too little");
+        row.process_name = Some("nightly".to_string());
+        assert_eq!(history_key(&row), "nightly");
+        row.procedure_name = Some("CREATE_CONTRACT".to_string());
+        assert_eq!(history_key(&row), "CONTRACT_PKG.CREATE_CONTRACT");
+    }
+
+    #[test]
+    fn a_median_needs_three_samples() {
+        assert_eq!(median(&mut []), None);
+        assert_eq!(median(&mut [5, 1]), None);
+        assert_eq!(median(&mut [9, 1, 5]), Some(5));
+        assert_eq!(median(&mut [9, 1, 5, 6]), Some(5));
+        assert_eq!(median(&mut [u64::MAX, u64::MAX, u64::MAX - 2, 0]), Some(u64::MAX - 1));
+    }
+
+    #[test]
+    fn a_running_process_is_done_at_its_start_and_the_median() {
+        let start = Timestamp::parse("2026-01-28T10:30:00Z").unwrap();
+        let mut row = row();
+        (row.status, row.started_at) = (Status::Running, Some(start));
+        assert_eq!(estimated_completion(&row, None), None);
+        row.expected_duration = Some(Duration::from_secs(60));
+        assert_eq!(estimated_completion(&row, None), Timestamp::parse("2026-01-28T10:31:00Z"));
+        assert_eq!(
+            estimated_completion(&row, Some(30_000)),
+            Timestamp::parse("2026-01-28T10:30:30Z")
+        );
+        row.status = Status::Completed;
+        assert_eq!(estimated_completion(&row, Some(30_000)), None);
+    }
+}

@@ -113,3 +113,109 @@ fn derived_id(digest: &[u8; 32]) -> EventId {
     bytes.copy_from_slice(&digest[..16]);
     EventId::from_uuid(uuid::Builder::from_custom_bytes(bytes).into_uuid())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{POLICY, TRACE, apply, at, draft, merged, process, row_of, tenant};
+    use super::*;
+    use crate::domain::event::{Accepted, ordered_at};
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    const HOUR_MS: i64 = 3_600_000;
+
+    fn verdict(state: &State, until: i64, log: Option<i64>, instance: &str) -> Verdict {
+        judge(state, &tenant(), &process(), &POLICY, at(until), log.map(at), instance, TRACE)
+    }
+
+    fn lost(state: &State, until: i64, instance: &str) -> Envelope {
+        match verdict(state, until, None, instance) {
+            Verdict::Lost(envelope) => *envelope,
+            lives @ Verdict::Lives { .. } => panic!("{lives:?}"),
+        }
+    }
+
+    fn accepted(envelope: Envelope, received: i64) -> Arc<Accepted> {
+        let (ordered_at, clock_skew) =
+            ordered_at(envelope.occurred_at, at(received), Duration::from_secs(86_400));
+        let received_at = at(received);
+        let (position, stream_seq) = (9, 9);
+        Arc::new(Accepted { position, stream_seq, received_at, ordered_at, clock_skew, envelope })
+    }
+
+    #[test]
+    fn silence_up_to_the_watermark_is_lost_and_not_a_moment_before() {
+        let state =
+            merged(&[draft("started", "r1", 0).event(), draft("heartbeat", "h", 5).event()]);
+        assert_eq!(
+            verdict(&state, HOUR_MS + 4, None, "a"),
+            Verdict::Lives { deadline: Some(at(HOUR_MS + 5)) }
+        );
+        let envelope = lost(&state, HOUR_MS + 5, "a");
+        assert_eq!(envelope.occurred_at, Some(at(5)));
+        assert_eq!(envelope.stream, process().stream());
+        let change = apply(Some(state), &[accepted(envelope, HOUR_MS + 6)]);
+        let row = &change.processes[0].row;
+        assert_eq!(row.status, Status::Expired);
+        assert_eq!(
+            row.reason.as_deref(),
+            Some(
+                "no sign of life since 2026-01-28T10:00:00.005Z; the deadline was \
+                 2026-01-28T11:00:00.005Z; everything received until 2026-01-28T11:00:00.005Z had \
+                 been applied; judged by a"
+            )
+        );
+    }
+
+    #[test]
+    fn a_log_row_is_a_sign_of_life() {
+        let state = merged(&[draft("started", "r1", 0).event()]);
+        assert_eq!(
+            verdict(&state, HOUR_MS, Some(1_000), "a"),
+            Verdict::Lives { deadline: Some(at(HOUR_MS + 1_000)) }
+        );
+        assert!(matches!(verdict(&state, HOUR_MS, Some(-1_000), "a"), Verdict::Lost(_)));
+    }
+
+    #[test]
+    fn two_reapers_derive_one_event() {
+        let state = merged(&[draft("started", "r1", 0).event()]);
+        let (a, b) = (lost(&state, HOUR_MS, "a"), lost(&state, HOUR_MS + 777, "b"));
+        assert_eq!((&a.event_id, a.hash), (&b.event_id, b.hash));
+        assert_eq!((&a.source, &a.stream, a.occurred_at), (&b.source, &b.stream, b.occurred_at));
+        assert_ne!(a.payload, b.payload);
+        let revived =
+            merged(&[draft("started", "r1", 0).event(), draft("heartbeat", "h", 1).event()]);
+        assert_ne!(lost(&revived, HOUR_MS + 1, "a").event_id, a.event_id);
+        let uuid = uuid::Uuid::try_parse(a.event_id.as_str()).unwrap();
+        assert_eq!(uuid.get_version_num(), 8);
+    }
+
+    #[test]
+    fn nobody_waits_for_what_is_over_paused_lost_or_only_registered() {
+        for drafts in [
+            vec![draft("registered", "g", 0)],
+            vec![draft("started", "r1", 0), draft("completed", "c", 1)],
+            vec![draft("started", "r1", 0), draft("paused", "z", 1)],
+        ] {
+            let state =
+                merged(&drafts.iter().map(super::super::tests::Draft::event).collect::<Vec<_>>());
+            let verdict = verdict(&state, 9 * HOUR_MS, None, "a");
+            assert_eq!(verdict, Verdict::Lives { deadline: None }, "{drafts:?}");
+        }
+        let state = merged(&[draft("started", "r1", 0).event()]);
+        let expired = accepted(lost(&state, HOUR_MS, "a"), HOUR_MS);
+        let state = apply(Some(state), &[expired]).processes.remove(0).state;
+        assert_eq!(verdict(&state, 9 * HOUR_MS, None, "a"), Verdict::Lives { deadline: None });
+    }
+
+    #[test]
+    fn a_life_older_than_the_retention_is_judged_all_the_same() {
+        // The event is then ordered by its receipt, but it is placed by what it judged.
+        let state = merged(&[draft("heartbeat", "h", 0).event()]);
+        let expired = accepted(lost(&state, 100 * 24 * HOUR_MS, "a"), 100 * 24 * HOUR_MS);
+        assert!(expired.clock_skew);
+        let state = apply(Some(state), &[expired]).processes.remove(0).state;
+        assert_eq!(row_of(&state).status, Status::Expired);
+    }
+}
