@@ -32,6 +32,10 @@ pub enum Verdict {
 /// `silent_until` is the watermark: everything received before it has been applied, so whoever seems silent until
 /// then is silent. `last_log_at` is the receipt of the newest log row, a sign of life that is no event. `instance`
 /// is who judges, for people.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "each is a fact that the judgement rests on, and a struct would only name them twice"
+)]
 pub fn judge(
     state: &State,
     tenant: &TenantId,

@@ -6,13 +6,15 @@
 //! ```
 //!
 //! `key.rs` says which event came first, `mark.rs` what an event means, `state.rs` what is kept, `runs.rs` which runs
-//! there are, `row.rs` what is shown, and `expiry.rs` when silence makes a process lost. All of it is pure.
+//! there are, `settled.rs` which have left,
+//! `row.rs` what is shown, and `expiry.rs` when silence makes a process lost. All of it is pure.
 
 pub mod expiry;
 pub mod key;
 pub mod mark;
 mod row;
 mod runs;
+mod settled;
 mod state;
 mod strand;
 #[cfg(test)]
@@ -27,9 +29,9 @@ use super::ids::{EventId, ProcessId, TenantId};
 use super::time::Timestamp;
 
 pub use runs::SKEW;
+pub use settled::SETTLED_KEPT;
 pub use state::{
-    ENDS_KEPT, JUDGEMENTS_KEPT, REGISTRATIONS_KEPT, RUNS_KEPT, SETTLED_KEPT, STUBS_KEPT, State,
-    StateError,
+    ENDS_KEPT, JUDGEMENTS_KEPT, REGISTRATIONS_KEPT, RUNS_KEPT, STUBS_KEPT, State, StateError,
 };
 pub use strand::{LIVES_KEPT, MEMBER_VALUES_KEPT, REPORTS_KEPT};
 

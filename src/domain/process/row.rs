@@ -8,7 +8,8 @@ use std::fmt::Write as _;
 use super::key::Key;
 use super::mark::Attributes;
 use super::runs::{self, Run};
-use super::state::{End, Judged, State, Tally};
+use super::settled::Tally;
+use super::state::{End, Judged, State};
 use super::text::Text;
 use super::{Outcome, Policy, Row, RunRow, Status};
 use crate::domain::ids::{EventId, ProcessId, TenantId};
@@ -45,7 +46,8 @@ impl State {
         }
         let timeout =
             attributes.pick(|given| given.timeout.as_ref()).copied().unwrap_or(policy.timeout);
-        let last_life_at = end.map(|end| end.received_at).or(life.map(|life| life.received_at));
+        let last_life_at =
+            end.map_or_else(|| life.map(|life| life.received_at), |end| Some(end.received_at));
         let waited_for = matches!(status, Status::Running | Status::Active);
         Row {
             tenant: tenant.clone(),
