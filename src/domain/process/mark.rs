@@ -36,7 +36,7 @@ pub const METADATA_MEMBERS_MAX: usize = 64;
 /// The longest name of a member of metadata, in characters.
 pub const MEMBER_NAME_CHARS_MAX: usize = 200;
 /// The longest value of a member, in bytes of JSON. A longer one stays in its event and out of the state.
-pub const MEMBER_VALUE_BYTES_MAX: usize = 4096;
+pub const MEMBER_VALUE_BYTES_MAX: usize = 2048;
 /// No duration that a process declares is longer than ten years: sums of it and a date must stay dates.
 pub const DECLARED_MAX: Duration = Duration::from_secs(10 * 366 * 86_400);
 

@@ -10,6 +10,10 @@
 //! each run the bounds of `strand.rs`. Beyond a bound the oldest gives way, so what is exact still holds for every
 //! event that fewer others of its kind have overtaken than the bound says. Events in the order of acceptance give
 //! the right row however many they are.
+//!
+//! One exception is known and left alone: two starts with one id, from two sources, are one run, which begins with
+//! the earlier. If a third start lies between them and the earlier comes last, the run in between is shown without
+//! what it reported until then. Ids are random, so that takes a caller who sends one start twice, a run apart.
 
 use serde::{Deserialize, Serialize};
 

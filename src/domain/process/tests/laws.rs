@@ -4,6 +4,7 @@
 use super::super::{Outcome, RunRow, State, Status};
 use super::{Draft, apply, at, draft, mark_of, merged, outcome_of, process, row_of, tenant};
 use crate::domain::dead_letter::Reason;
+use crate::domain::ids::Source;
 use crate::domain::process::mark;
 use crate::domain::time::Timestamp;
 use std::sync::Arc;
@@ -423,6 +424,21 @@ fn counters_do_not_depend_on_order() {
             None
         ]
     );
+}
+
+#[test]
+fn one_run_told_by_two_sources_is_one_run() {
+    let first = draft("started", "r1", 0).event();
+    let mut second = draft("started", "r1", 20).event();
+    second.envelope.source = Source::parse("mirror").unwrap();
+    let end = draft("completed", "c1", 1_000).tagged("r1").event();
+    let events = [&first, &second, &end];
+    for order in [[0, 1, 2], [1, 0, 2], [2, 1, 0], [1, 2, 0]] {
+        let state = merged(order.map(|index| events[index]));
+        assert_eq!(state.runs().len(), 1, "{order:?}");
+        let row = row_of(&state);
+        assert_eq!((row.status, row.started_at), (Status::Completed, Some(at(0))), "{order:?}");
+    }
 }
 
 #[test]

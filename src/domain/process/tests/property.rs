@@ -215,6 +215,89 @@ fn every_order_duplication_and_batching_ends_in_the_row_of_the_plain_fold() {
     }
 }
 
+/// A long life in the order of acceptance, far beyond every bound: runs, ends, reports, judgements.
+fn long_life(dice: &mut Dice, length: i64) -> Vec<Draft> {
+    let mut life: Vec<Draft> = Vec::new();
+    let mut newest_run = None;
+    for index in 0..length {
+        let sent = index * 900 + i64::try_from(dice.roll(800)).unwrap();
+        let kind = [
+            "started",
+            "completed",
+            "failed",
+            "progress",
+            "progress",
+            "progress",
+            "progress",
+            "heartbeat",
+            "heartbeat",
+            "heartbeat",
+            "paused",
+            "resumed",
+            "expired",
+        ][dice.roll(13)];
+        let id = format!("event-{index:04}");
+        let mut made = draft(kind, &id, sent);
+        match kind {
+            "started" => newest_run = Some(id),
+            "progress" => {
+                for (name, sides) in [("current_step", 3), ("progress_percent", 2)] {
+                    if dice.roll(sides) == 0 {
+                        made = made.with(name, index % 100);
+                    }
+                }
+                if dice.roll(4) == 0 {
+                    let member = format!("m{}", dice.roll(9));
+                    made = made.with("metadata", serde_json::json!({ member: index }));
+                }
+            }
+            "expired" => {
+                let Some(judged) = life.last() else { continue };
+                let event = judged.event();
+                made = draft(kind, &id, sent)
+                    .with(
+                        "judged",
+                        serde_json::json!({
+                            "at_us": event.ordered_at.micros(),
+                            "rank": rank_of(judged.kind).number(),
+                            "source": event.envelope.source,
+                            "event_id": event.envelope.event_id,
+                        }),
+                    )
+                    .with("last_life_at", event.received_at.to_string());
+            }
+            _ => {}
+        }
+        if let (Some(run), 0, false) = (&newest_run, dice.roll(3), kind == "started") {
+            made = made.tagged(run);
+        }
+        life.push(made);
+    }
+    life
+}
+
+#[test]
+fn events_in_the_order_of_acceptance_give_the_row_of_the_plain_fold_however_many_they_are() {
+    for seed in 0..60 {
+        let mut dice = Dice(seed);
+        let life = long_life(&mut dice, 150);
+        let mut state = State::default();
+        let mut events: Vec<Accepted> = Vec::new();
+        for (index, draft) in life.iter().enumerate() {
+            let event = draft.event();
+            let _ = state.merge(super::mark_of(&event));
+            events.push(event);
+            if index % 25 == 24 || index + 1 == life.len() {
+                let (row, runs) = reference::fold(&events);
+                assert_eq!(row_of(&state), row, "seed {seed}, after {index}");
+                let kept = state.runs();
+                assert_eq!(kept, runs[runs.len() - kept.len()..], "seed {seed}, after {index}");
+            }
+        }
+        assert!(state.to_bytes().len() < 8_000, "seed {seed}: {} bytes", state.to_bytes().len());
+    }
+}
+
 #[test]
 fn the_sets_reach_what_they_are_meant_to_reach() {
     // A property that never sees a superseded run or an expiry proves nothing about them.
