@@ -4,6 +4,23 @@
 //! knows no sockets. One `App` lives on each poll loop and on each worker, with its own read session.
 
 pub mod auth;
+pub mod body;
+pub mod connection;
+pub mod front;
+pub mod limits;
+pub mod parse;
+pub mod reply;
+pub mod worker;
+
+mod accept;
+mod arena;
+mod clerk;
+mod desk;
+mod gate;
+mod letterbox;
+mod poll_loop;
+mod timers;
+mod transport;
 
 use std::any::Any;
 use std::borrow::Cow;

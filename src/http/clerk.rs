@@ -1,0 +1,176 @@
+//! Puts each request before the app and frames what it says. This module is the only place that catches panics: one
+//! request at a time, so that a mistake in a handler costs that request a 500 and nobody else anything.
+
+use std::any::Any;
+use std::borrow::Cow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::SystemTime;
+
+use super::arena::Arena;
+use super::connection::{Outcome, Piece, Verdict};
+use super::reply::{self, Date, Facts};
+use super::{Admission, App, Handled, Head, Reply, Request, ReturnAddress};
+use crate::mailbox::Answer;
+
+/// For a 503 that doesn't say when to come back.
+const RETRY_AFTER_S: &str = "1";
+
+/// A thread's app with what it needs to answer.
+pub(super) struct Clerk<A> {
+    app: A,
+    arena: Arena,
+    date: Date,
+}
+
+impl<A: App> Clerk<A> {
+    pub(super) fn new(app: A, now: SystemTime) -> Self {
+        Self { app, arena: Arena::new(), date: Date::new(now) }
+    }
+
+    /// Sets the clock of the `Date` field.
+    pub(super) fn turn_to(&mut self, now: SystemTime) {
+        self.date.turn_to(now);
+    }
+
+    pub(super) fn admit(
+        &mut self,
+        head: &Head<'_>,
+        facts: Facts,
+        out: &mut Vec<u8>,
+    ) -> Verdict<A::Admitted> {
+        let done = self.guarded(out, |app, arena, date, out| match app.admit(arena.bump(), head) {
+            Admission::Read { admitted, place, body_bytes_max } => {
+                Verdict::Read { admitted, place, body_bytes_max }
+            }
+            Admission::Refuse(reply) => {
+                Verdict::Refused { keep: send(app, arena, date, &reply, facts, out) }
+            }
+        });
+        done.unwrap_or_else(|| Verdict::Refused { keep: self.apologize(facts, out) })
+    }
+
+    pub(super) fn handle(
+        &mut self,
+        request: &Request<'_>,
+        admitted: A::Admitted,
+        back: &dyn ReturnAddress,
+        facts: Facts,
+        out: &mut Vec<u8>,
+    ) -> Outcome<A::Stream> {
+        let done = self.guarded(out, |app, arena, date, out| {
+            match app.handle(arena.bump(), request, admitted, back) {
+                Handled::Reply(reply) => {
+                    Outcome::Replied { keep: send(app, arena, date, &reply, facts, out) }
+                }
+                Handled::Waiting => Outcome::Waiting,
+                Handled::Stream { status, content_type, headers, stream } => {
+                    let keep =
+                        reply::frame_stream_head(out, status, content_type, &headers, facts, date);
+                    count(app, arena, status, facts);
+                    if facts.head_only {
+                        Outcome::Replied { keep }
+                    } else {
+                        Outcome::Stream { stream: Box::new(stream), keep }
+                    }
+                }
+            }
+        });
+        done.unwrap_or_else(|| Outcome::Replied { keep: self.apologize(facts, out) })
+    }
+
+    /// Returns whether the connection may be used again.
+    pub(super) fn complete(
+        &mut self,
+        context: Box<dyn Any + Send>,
+        answer: Answer,
+        facts: Facts,
+        out: &mut Vec<u8>,
+    ) -> bool {
+        let done = self.guarded(out, |app, arena, date, out| {
+            let reply = app.complete(arena.bump(), context, answer);
+            send(app, arena, date, &reply, facts, out)
+        });
+        done.unwrap_or_else(|| self.apologize(facts, out))
+    }
+
+    /// The next piece of a streamed body. `None`: it can't be made.
+    pub(super) fn more(&mut self, stream: Box<A::Stream>) -> Option<Piece<A::Stream>> {
+        self.guarded(&mut Vec::new(), |app, _, _, _| {
+            let (bytes, more) = app.more(*stream);
+            (bytes, more.map(Box::new))
+        })
+    }
+
+    /// Returns whether the connection may be used again.
+    pub(super) fn refuse(
+        &mut self,
+        status: u16,
+        detail: &'static str,
+        facts: Facts,
+        out: &mut Vec<u8>,
+    ) -> bool {
+        let done = self.guarded(out, |app, arena, date, out| {
+            let mut reply = app.refuse(arena.bump(), status, detail);
+            let says_when =
+                reply.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("retry-after"));
+            if status == 503 && !says_when {
+                reply.headers.push(("Retry-After", Cow::Borrowed(RETRY_AFTER_S)));
+            }
+            send(app, arena, date, &reply, facts, out)
+        });
+        done.unwrap_or_else(|| {
+            // The app can't even say no: the barest reply that is one.
+            let (content_type, headers, body) = ("", Vec::new(), Cow::Borrowed(&b""[..]));
+            let reply = Reply { status: 500, content_type, headers, body, close: true };
+            reply::frame(out, &reply, facts, &self.date)
+        })
+    }
+
+    pub(super) fn end_turn(&mut self) {
+        self.guarded(&mut Vec::new(), |app, _, _, _| app.end_turn());
+    }
+
+    /// Answers a request whose handler panicked. What it left behind is unknown, so the connection ends.
+    fn apologize(&mut self, facts: Facts, out: &mut Vec<u8>) -> bool {
+        self.refuse(500, "the request could not be handled", Facts { keep: false, ..facts }, out)
+    }
+
+    /// Does `work`, undoes its output if it panics, and empties the arena either way.
+    ///
+    /// The app is used again after a panic: its state between two requests is a read session and counters, and it
+    /// must not leave either half changed across a call that may panic.
+    fn guarded<R>(
+        &mut self,
+        out: &mut Vec<u8>,
+        work: impl FnOnce(&mut A, &Arena, &Date, &mut Vec<u8>) -> R,
+    ) -> Option<R> {
+        let Self { app, arena, date } = self;
+        let mark = out.len();
+        let done = catch_unwind(AssertUnwindSafe(|| work(app, arena, date, out)));
+        self.arena.clear();
+        if done.is_err() {
+            log::error!("a request panicked and is answered with 500");
+            out.truncate(mark);
+        }
+        done.ok()
+    }
+}
+
+/// Frames and counts a reply. Returns whether the connection may be used again.
+fn send<A: App>(
+    app: &mut A,
+    arena: &Arena,
+    date: &Date,
+    reply: &Reply<'_>,
+    facts: Facts,
+    out: &mut Vec<u8>,
+) -> bool {
+    let keep = reply::frame(out, reply, facts, date);
+    count(app, arena, reply.status, facts);
+    keep
+}
+
+fn count<A: App>(app: &mut A, arena: &Arena, status: u16, facts: Facts) {
+    let micros = u64::try_from(facts.complete_at.elapsed().as_micros()).unwrap_or(u64::MAX);
+    app.replied(status, micros, arena.used());
+}

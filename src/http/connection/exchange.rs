@@ -1,0 +1,159 @@
+//! What a connection and whoever answers it say to each other. This module is the narrow waist of the front: on one
+//! side bytes and deadlines, on the other the app, its arena, the workers and the mailbox.
+
+use std::net::IpAddr;
+use std::time::Instant;
+
+use super::super::body::Chunks;
+use super::super::limits::Limits;
+use super::super::parse::{self, Fields, Length, Line, Refusal};
+use super::super::reply::Facts;
+use super::super::{Head, Headers, Place, Port, Request};
+
+/// What holds for everything that happens to a connection in one go.
+#[derive(Debug, Clone, Copy)]
+pub struct Moment<'m> {
+    pub now: Instant,
+    pub limits: &'m Limits,
+    /// The service is stopping: every reply is the last one of its connection.
+    pub draining: bool,
+}
+
+/// What is to be done with a head.
+#[derive(Debug)]
+pub enum Verdict<T> {
+    /// Read the body, so many bytes at most.
+    Read { admitted: T, place: Place, body_bytes_max: usize },
+    /// The reply is framed. `keep`: the connection may be used again.
+    Refused { keep: bool },
+}
+
+/// What has become of a request.
+#[derive(Debug)]
+pub enum Outcome<S> {
+    /// The reply is framed. `keep`: the connection may be used again.
+    Replied { keep: bool },
+    /// The reply comes by another way.
+    Waiting,
+    /// The head of the reply is framed, the body comes in pieces.
+    Stream { stream: Box<S>, keep: bool },
+}
+
+/// A piece of a streamed body, and the stream if there is more.
+pub type Piece<S> = (Vec<u8>, Option<Box<S>>);
+
+/// Who answers. Replies are appended to `out`.
+pub trait Responder {
+    type Admitted;
+    type Stream;
+
+    /// Looks at a head.
+    fn admit(
+        &mut self,
+        head: &Head<'_>,
+        facts: Facts,
+        out: &mut Vec<u8>,
+    ) -> Verdict<Self::Admitted>;
+    /// Handles a request here and now.
+    fn handle(
+        &mut self,
+        request: &Request<'_>,
+        admitted: Self::Admitted,
+        facts: Facts,
+        out: &mut Vec<u8>,
+    ) -> Outcome<Self::Stream>;
+    /// Sends a request to a worker: `bytes` are its head, `head_bytes` long, and its body, decoded.
+    fn dispatch(
+        &mut self,
+        bytes: Vec<u8>,
+        head_bytes: usize,
+        admitted: Self::Admitted,
+        facts: Facts,
+        out: &mut Vec<u8>,
+    ) -> Outcome<Self::Stream>;
+    /// Replies to what is no acceptable request.
+    fn refuse(&mut self, refusal: Refusal, facts: Facts, out: &mut Vec<u8>);
+    /// An empty buffer for a request that must be kept.
+    fn buffer(&mut self) -> Vec<u8>;
+    /// Takes such a buffer back.
+    fn recycle(&mut self, buffer: Vec<u8>);
+}
+
+/// A request whose body is on its way.
+pub(super) struct Pending<T> {
+    /// The head and what has come of the body, decoded.
+    pub(super) bytes: Vec<u8>,
+    pub(super) head_bytes: usize,
+    pub(super) admitted: T,
+    pub(super) place: Place,
+    pub(super) facts: Facts,
+    pub(super) rest: Rest,
+}
+
+/// How the end of a body is found.
+pub(super) enum Rest {
+    /// The body is so long.
+    Known(usize),
+    Chunked(Chunks),
+}
+
+impl<T> Pending<T> {
+    /// Takes what `input` holds of the body. Returns how much that was, and whether the body is complete.
+    pub(super) fn take(&mut self, input: &[u8]) -> Result<(usize, bool), Refusal> {
+        match &mut self.rest {
+            Rest::Known(length) => {
+                // The length is only a promise, so room is taken for what has come and not for what may.
+                let missing = self.head_bytes + *length - self.bytes.len();
+                let taken = missing.min(input.len());
+                self.bytes.extend_from_slice(&input[..taken]);
+                Ok((taken, taken == missing))
+            }
+            Rest::Chunked(chunks) => {
+                let taken = chunks.decode(input, &mut self.bytes)?;
+                Ok((taken, chunks.is_done()))
+            }
+        }
+    }
+}
+
+/// The head as the app sees it.
+pub(super) fn head_of<'r>(
+    line: Line<'r>,
+    fields: &'r [(&'r str, &'r [u8])],
+    peer: IpAddr,
+    port: Port,
+) -> Head<'r> {
+    let content_length = match line.length {
+        Length::Known(length) => Some(length),
+        Length::Chunked => None,
+    };
+    Head {
+        method: line.method,
+        path: line.path,
+        query: line.query,
+        headers: Headers(fields),
+        content_length,
+        peer,
+        port,
+    }
+}
+
+/// Does `work` with the request that was kept as `bytes`.
+///
+/// # Panics
+/// When `bytes` do not start with a complete head: a bug, for they were kept only because they do.
+pub fn with_request<R>(
+    bytes: &[u8],
+    head_bytes: usize,
+    peer: IpAddr,
+    port: Port,
+    work: impl FnOnce(&Request<'_>) -> R,
+) -> R {
+    let (head, body) = bytes.split_at(head_bytes);
+    let mut fields = Fields::new();
+    let line = parse::head(head, usize::MAX, &mut fields)
+        .ok()
+        .flatten()
+        .expect("these bytes have been read as a head before");
+    work(&Request { head: head_of(line, &fields, peer, port), body })
+}

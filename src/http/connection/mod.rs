@@ -1,0 +1,510 @@
+//! One connection without its socket. This module takes bytes and the time, hands complete requests to a
+//! [`Responder`], collects the bytes of the replies and names its next deadline; it never waits and never reads a clock.
+//!
+//! # What must stay true
+//!
+//! * One request is in flight at a time, so replies leave in the order of their requests. What arrives meanwhile
+//!   waits, unread in the socket but for the rest of the read at hand.
+//! * Every deadline is absolute: a peer that sends or takes one byte at a time gains nothing.
+//! * A connection that is busy is never over: its place is kept until the answer has come back.
+//! * An idle connection owns no buffer: input comes in the loop's scratch, output leaves in a lent buffer.
+
+mod exchange;
+#[cfg(test)]
+mod tests;
+
+use std::net::IpAddr;
+use std::time::Instant;
+
+pub use exchange::{Moment, Outcome, Piece, Responder, Verdict, with_request};
+use exchange::{Pending, Rest, head_of};
+
+use super::body::Chunks;
+use super::limits::{LINGER_BYTES_MAX, OUT_BYTES_HIGH, SPARE_BYTES_MAX};
+use super::parse::{self, Fields, Length, Refusal};
+use super::reply::{self, Facts};
+use super::{Method, Place, Port, Request};
+
+const BODY_TOO_LARGE: Refusal = Refusal { status: 413, detail: "the body is too large" };
+const HEAD_TOO_SLOW: Refusal = Refusal { status: 408, detail: "the head did not arrive in time" };
+const BODY_TOO_SLOW: Refusal = Refusal { status: 408, detail: "the body did not arrive in time" };
+
+/// Where a connection stands.
+enum Phase<T, S> {
+    /// Between requests.
+    Idle,
+    /// Some bytes of a head are here.
+    Head,
+    /// The head is admitted, the body is on its way.
+    Body(Box<Pending<T>>),
+    /// The request is elsewhere, and so will be its reply.
+    Busy(Facts),
+    /// A body leaves in pieces. The stream is absent while a worker makes a piece.
+    Streaming { stream: Option<Box<S>>, facts: Facts },
+    /// Nothing more is answered; what is pending is still written.
+    Last,
+    /// Our side is closed; so many bytes are still read over, for the peer to see the last reply.
+    Lingering { left: usize },
+}
+
+/// What the owner of the socket is to do about its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Closing {
+    Open,
+    /// Close the writing side and go on reading.
+    Half,
+    /// Close the socket and forget the connection.
+    Whole,
+    /// Close the socket, but keep the place: somebody still works for it.
+    Reserved,
+}
+
+/// A connection. `T` is carried from a head to its request, `S` is where a streamed body stands.
+pub struct Connection<T, S> {
+    peer: IpAddr,
+    port: Port,
+    phase: Phase<T, S>,
+    /// Bytes that no request has taken yet.
+    inbox: Vec<u8>,
+    /// The inbox may hold a complete request: it stopped for another reason than lack of bytes.
+    ripe: bool,
+    out: Vec<u8>,
+    /// So much of `out` has been written.
+    written: usize,
+    /// The deadline of the phase. Means nothing while the request or the stream is elsewhere.
+    phase_by: Instant,
+    /// When everything in `out` must have been written.
+    write_by: Instant,
+    /// The peer has closed its side.
+    ended: bool,
+    /// The socket is of no more use.
+    gone: bool,
+}
+
+impl<T, S> Connection<T, S> {
+    /// A connection that has just been accepted.
+    pub fn new(peer: IpAddr, port: Port, moment: Moment<'_>) -> Self {
+        Self {
+            peer,
+            port,
+            phase: Phase::Idle,
+            inbox: Vec::new(),
+            ripe: false,
+            out: Vec::new(),
+            written: 0,
+            phase_by: moment.now + moment.limits.idle_time,
+            write_by: moment.now,
+            ended: false,
+            gone: false,
+        }
+    }
+
+    /// Lends `spare` for output, if there is no buffer yet.
+    pub fn lend(&mut self, spare: &mut Vec<u8>) {
+        if self.out.capacity() == 0 {
+            std::mem::swap(&mut self.out, spare);
+        }
+    }
+
+    /// Gives the lent buffer back, if everything has been written.
+    pub fn give_back(&mut self, spare: &mut Vec<u8>) {
+        if self.out.is_empty() {
+            let buffer = std::mem::take(&mut self.out);
+            if buffer.capacity() > spare.capacity() && buffer.capacity() <= SPARE_BYTES_MAX {
+                *spare = buffer;
+            }
+        }
+    }
+
+    /// Whether bytes from the socket are of use now.
+    pub fn wants_input(&self) -> bool {
+        let open = match self.phase {
+            Phase::Idle | Phase::Head | Phase::Body(_) => !self.ripe && !self.is_full(),
+            Phase::Lingering { .. } => true,
+            Phase::Busy(_) | Phase::Streaming { .. } | Phase::Last => false,
+        };
+        open && !self.ended && !self.gone
+    }
+
+    /// Takes bytes that have arrived.
+    pub fn receive<R>(&mut self, bytes: &[u8], moment: Moment<'_>, responder: &mut R)
+    where
+        R: Responder<Admitted = T, Stream = S>,
+    {
+        if let Phase::Lingering { left } = &mut self.phase {
+            match left.checked_sub(bytes.len()) {
+                Some(less) => *left = less,
+                None => self.gone = true,
+            }
+        } else if self.inbox.is_empty() {
+            let used = self.advance(bytes, moment, responder);
+            self.inbox.extend_from_slice(&bytes[used..]);
+        } else {
+            self.inbox.extend_from_slice(bytes);
+            // A head is only looked at again when a line of it has come to its end.
+            let worth = memchr::memchr(b'\n', bytes).is_some()
+                || self.inbox.len() >= moment.limits.head_bytes_max;
+            if worth || !matches!(self.phase, Phase::Head) {
+                self.work_off(moment, responder);
+            }
+        }
+    }
+
+    /// Goes on with what has arrived before and had to wait.
+    pub fn resume<R>(&mut self, moment: Moment<'_>, responder: &mut R)
+    where
+        R: Responder<Admitted = T, Stream = S>,
+    {
+        if self.can_resume() {
+            self.work_off(moment, responder);
+        }
+        self.settle();
+    }
+
+    /// Whether [`Self::resume`] would do anything.
+    pub fn can_resume(&self) -> bool {
+        self.ripe && matches!(self.phase, Phase::Idle) && !self.is_full() && !self.gone
+    }
+
+    /// The peer has closed its side. What it has asked for before is still answered.
+    pub fn end_of_input(&mut self) {
+        self.ended = true;
+        self.settle();
+    }
+
+    /// The socket has failed.
+    pub fn abort(&mut self) {
+        self.gone = true;
+    }
+
+    /// Bytes for the socket.
+    pub fn output(&self) -> &[u8] {
+        if self.gone { &[] } else { &self.out[self.written..] }
+    }
+
+    /// So many bytes of [`Self::output`] have been written.
+    pub fn wrote(&mut self, bytes: usize, moment: Moment<'_>) {
+        self.written += bytes;
+        if self.written == self.out.len() {
+            self.written = 0;
+            self.out.clear();
+            if matches!(self.phase, Phase::Idle) {
+                self.phase_by = moment.now + moment.limits.idle_time;
+            }
+        }
+    }
+
+    /// What the owner of the socket is to do now, after writing what could be written.
+    pub fn closing(&mut self, moment: Moment<'_>) -> Closing {
+        let idle = matches!(self.phase, Phase::Idle) && !self.ripe && self.out.is_empty();
+        if idle && moment.draining {
+            self.gone = true;
+        }
+        if matches!(self.phase, Phase::Last) && self.out.is_empty() && !self.gone {
+            self.inbox = Vec::new();
+            if !self.ended {
+                self.phase = Phase::Lingering { left: LINGER_BYTES_MAX };
+                self.phase_by = moment.now + moment.limits.linger_time;
+                return Closing::Half;
+            }
+            self.gone = true;
+        }
+        if matches!(self.phase, Phase::Lingering { .. }) && self.ended {
+            self.gone = true;
+        }
+        match (self.gone, self.is_busy()) {
+            (false, _) => Closing::Open,
+            (true, false) => Closing::Whole,
+            (true, true) => Closing::Reserved,
+        }
+    }
+
+    /// Whether somebody else works for this connection, so that its place must be kept.
+    pub fn is_busy(&self) -> bool {
+        matches!(self.phase, Phase::Busy(_) | Phase::Streaming { stream: None, .. })
+    }
+
+    /// When [`Self::expire`] is due next, if nothing happens before.
+    pub fn deadline(&self) -> Option<Instant> {
+        let phase_by = match self.phase {
+            Phase::Idle if self.out.is_empty() => Some(self.phase_by),
+            Phase::Head | Phase::Body(_) | Phase::Lingering { .. } => Some(self.phase_by),
+            Phase::Idle | Phase::Busy(_) | Phase::Streaming { .. } | Phase::Last => None,
+        };
+        let write_by = (!self.out.is_empty()).then_some(self.write_by);
+        if self.gone { None } else { phase_by.into_iter().chain(write_by).min() }
+    }
+
+    /// Does what is due at a deadline that has passed.
+    pub fn expire<R>(&mut self, moment: Moment<'_>, responder: &mut R)
+    where
+        R: Responder<Admitted = T, Stream = S>,
+    {
+        if !self.out.is_empty() && self.write_by <= moment.now {
+            self.gone = true;
+        } else if self.phase_by <= moment.now {
+            match self.phase {
+                Phase::Idle if self.out.is_empty() => self.gone = true,
+                Phase::Lingering { .. } => self.gone = true,
+                Phase::Head => self.refuse(HEAD_TOO_SLOW, false, moment, responder),
+                Phase::Body(_) => self.refuse(BODY_TOO_SLOW, false, moment, responder),
+                Phase::Idle | Phase::Busy(_) | Phase::Streaming { .. } | Phase::Last => {}
+            }
+        }
+    }
+
+    /// Takes the answer of the request in flight: `frame` appends the reply and says whether the connection may be
+    /// used again, and where a streamed body stands.
+    pub fn answer(
+        &mut self,
+        moment: Moment<'_>,
+        frame: impl FnOnce(Facts, &mut Vec<u8>) -> Outcome<S>,
+    ) {
+        let Phase::Busy(facts) = self.phase else { return };
+        let facts = Facts { keep: facts.keep && !moment.draining, ..facts };
+        self.framing(moment);
+        let outcome = frame(facts, &mut self.out);
+        self.conclude(outcome, facts, moment);
+    }
+
+    /// The stream that is to make its next piece, once the last one has left. It comes back by [`Self::piece`].
+    pub fn take_stream(&mut self) -> Option<Box<S>> {
+        match &mut self.phase {
+            Phase::Streaming { stream, .. } if self.out.is_empty() && !self.gone => stream.take(),
+            _ => None,
+        }
+    }
+
+    /// Puts a stream back that could not be worked on.
+    pub fn put_stream(&mut self, back: Box<S>) {
+        if let Phase::Streaming { stream, .. } = &mut self.phase {
+            *stream = Some(back);
+        }
+    }
+
+    /// Takes a piece of a streamed body, and the stream if there is more. `None`: it broke off.
+    pub fn piece(&mut self, piece: Option<Piece<S>>, moment: Moment<'_>) {
+        let Phase::Streaming { facts, .. } = self.phase else { return };
+        let Some((bytes, more)) = piece else {
+            // The missing end tells the peer that this is not all.
+            self.phase = Phase::Last;
+            self.gone = true;
+            return;
+        };
+        self.framing(moment);
+        reply::frame_piece(&mut self.out, &bytes, more.is_none(), facts.chunks);
+        match more {
+            Some(stream) => self.phase = Phase::Streaming { stream: Some(stream), facts },
+            None => self.replied(facts.keep && !moment.draining, moment),
+        }
+    }
+
+    /// Takes requests from the inbox.
+    fn work_off<R>(&mut self, moment: Moment<'_>, responder: &mut R)
+    where
+        R: Responder<Admitted = T, Stream = S>,
+    {
+        let mut inbox = std::mem::take(&mut self.inbox);
+        let used = self.advance(&inbox, moment, responder);
+        if used < inbox.len() {
+            inbox.drain(..used);
+            self.inbox = inbox;
+        }
+    }
+
+    /// Takes requests from `input` as long as each is answered at once. Returns how much has been taken.
+    fn advance<R>(&mut self, input: &[u8], moment: Moment<'_>, responder: &mut R) -> usize
+    where
+        R: Responder<Admitted = T, Stream = S>,
+    {
+        let mut used = 0;
+        self.ripe = false;
+        while used < input.len() {
+            match self.phase {
+                Phase::Idle if self.is_full() => {
+                    self.ripe = true;
+                    break;
+                }
+                Phase::Idle => {
+                    self.phase = Phase::Head;
+                    self.phase_by = moment.now + moment.limits.head_time;
+                }
+                Phase::Head => match self.take_head(&input[used..], moment, responder) {
+                    Some(taken) => used += taken,
+                    None => break,
+                },
+                Phase::Body(_) => used += self.take_body(&input[used..], moment, responder),
+                Phase::Busy(_) | Phase::Streaming { .. } => {
+                    self.ripe = true;
+                    break;
+                }
+                Phase::Last | Phase::Lingering { .. } => return input.len(),
+            }
+        }
+        used
+    }
+
+    /// Takes a head, and its body if all of that is there, too. `None`: the head is not complete.
+    fn take_head<R>(&mut self, input: &[u8], moment: Moment<'_>, responder: &mut R) -> Option<usize>
+    where
+        R: Responder<Admitted = T, Stream = S>,
+    {
+        let mut fields = Fields::new();
+        let line = match parse::head(input, moment.limits.head_bytes_max, &mut fields) {
+            Ok(Some(line)) => line,
+            Ok(None) => return None,
+            Err(refusal) => {
+                self.refuse(refusal, false, moment, responder);
+                return Some(input.len());
+            }
+        };
+        let after = &input[line.bytes..];
+        let whole = match line.length {
+            Length::Known(length) => after.get(..length),
+            Length::Chunked => None,
+        };
+        let facts = Facts {
+            head_only: line.method == Method::Head,
+            chunks: line.modern,
+            keep: line.keep && !moment.draining,
+            complete_at: moment.now,
+        };
+        let (length, expects_continue, bytes) = (line.length, line.expects_continue, line.bytes);
+        let head = head_of(line, &fields, self.peer, self.port);
+        self.framing(moment);
+        // A body that is not read would be taken for the next request.
+        let refusal_facts = Facts { keep: facts.keep && whole.is_some(), ..facts };
+        let (admitted, place, max) = match responder.admit(&head, refusal_facts, &mut self.out) {
+            Verdict::Refused { keep } => {
+                self.replied(keep && refusal_facts.keep, moment);
+                return Some(bytes + whole.map_or(0, <[u8]>::len));
+            }
+            Verdict::Read { admitted, place, body_bytes_max } => (admitted, place, body_bytes_max),
+        };
+        if matches!(length, Length::Known(length) if length > max) {
+            self.refuse(BODY_TOO_LARGE, facts.head_only, moment, responder);
+            return Some(input.len());
+        }
+        if let Some(body) = whole {
+            let outcome = match place {
+                Place::Loop => {
+                    let request = Request { head, body };
+                    responder.handle(&request, admitted, facts, &mut self.out)
+                }
+                Place::Worker => {
+                    let mut copy = responder.buffer();
+                    copy.extend_from_slice(&input[..bytes + body.len()]);
+                    responder.dispatch(copy, bytes, admitted, facts, &mut self.out)
+                }
+            };
+            self.conclude(outcome, facts, moment);
+            return Some(bytes + body.len());
+        }
+        if expects_continue && after.is_empty() {
+            self.out.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+        }
+        let mut copy = responder.buffer();
+        copy.extend_from_slice(&input[..bytes]);
+        let rest = match length {
+            Length::Known(length) => Rest::Known(length),
+            Length::Chunked => Rest::Chunked(Chunks::new(max)),
+        };
+        let pending = Pending { bytes: copy, head_bytes: bytes, admitted, place, facts, rest };
+        self.phase = Phase::Body(Box::new(pending));
+        self.phase_by = moment.now + moment.limits.body_time;
+        Some(bytes)
+    }
+
+    /// Takes a part of a body.
+    fn take_body<R>(&mut self, input: &[u8], moment: Moment<'_>, responder: &mut R) -> usize
+    where
+        R: Responder<Admitted = T, Stream = S>,
+    {
+        let Phase::Body(pending) = &mut self.phase else { return 0 };
+        let (taken, complete) = match pending.take(input) {
+            Ok(taken) => taken,
+            Err(refusal) => {
+                let head_only = pending.facts.head_only;
+                self.refuse(refusal, head_only, moment, responder);
+                return input.len();
+            }
+        };
+        if complete && let Phase::Body(pending) = std::mem::replace(&mut self.phase, Phase::Idle) {
+            self.framing(moment);
+            let keep = pending.facts.keep && !moment.draining;
+            let facts = Facts { keep, complete_at: moment.now, ..pending.facts };
+            let Pending { bytes, head_bytes, admitted, place, .. } = *pending;
+            let outcome = match place {
+                Place::Loop => {
+                    let out = &mut self.out;
+                    let outcome =
+                        with_request(&bytes, head_bytes, self.peer, self.port, |request| {
+                            responder.handle(request, admitted, facts, out)
+                        });
+                    responder.recycle(bytes);
+                    outcome
+                }
+                Place::Worker => {
+                    responder.dispatch(bytes, head_bytes, admitted, facts, &mut self.out)
+                }
+            };
+            self.conclude(outcome, facts, moment);
+        }
+        taken
+    }
+
+    fn refuse<R>(
+        &mut self,
+        refusal: Refusal,
+        head_only: bool,
+        moment: Moment<'_>,
+        responder: &mut R,
+    ) where
+        R: Responder<Admitted = T, Stream = S>,
+    {
+        let facts = Facts { head_only, chunks: true, keep: false, complete_at: moment.now };
+        self.framing(moment);
+        responder.refuse(refusal, facts, &mut self.out);
+        self.replied(false, moment);
+    }
+
+    fn conclude(&mut self, outcome: Outcome<S>, facts: Facts, moment: Moment<'_>) {
+        match outcome {
+            Outcome::Replied { keep } => self.replied(keep && facts.keep, moment),
+            Outcome::Waiting => self.phase = Phase::Busy(facts),
+            Outcome::Stream { stream, keep } => {
+                let facts = Facts { keep: keep && facts.keep, ..facts };
+                self.phase = Phase::Streaming { stream: Some(stream), facts };
+            }
+        }
+    }
+
+    fn replied(&mut self, keep: bool, moment: Moment<'_>) {
+        if keep {
+            self.phase = Phase::Idle;
+            self.phase_by = moment.now + moment.limits.idle_time;
+        } else {
+            self.phase = Phase::Last;
+            self.ripe = false;
+        }
+    }
+
+    /// Called before bytes are appended to `out`: an empty buffer's deadline begins now, a fuller one's has begun.
+    fn framing(&mut self, moment: Moment<'_>) {
+        if self.out.is_empty() {
+            self.write_by = moment.now + moment.limits.write_time;
+        }
+    }
+
+    /// After the peer's end, what is incomplete stays incomplete.
+    fn settle(&mut self) {
+        let waits_for_input = matches!(self.phase, Phase::Idle | Phase::Head | Phase::Body(_));
+        if self.ended && waits_for_input && !self.ripe {
+            self.phase = Phase::Last;
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.out.len() - self.written >= OUT_BYTES_HIGH
+    }
+}

@@ -1,0 +1,133 @@
+//! Where a loop answers its connections. This module joins the clerk, the way to the workers and the return addresses
+//! to one [`Responder`], for one connection at a time.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crossbeam::channel::{Sender, TrySendError};
+
+use super::clerk::Clerk;
+use super::connection::{Outcome, Responder, Verdict};
+use super::letterbox::{self, Letterbox};
+use super::limits::{READ_BYTES, SPARE_BUFFERS_MAX};
+use super::parse::Refusal;
+use super::reply::Facts;
+use super::worker::{Job, Work};
+use super::{App, Head, Port, Request};
+use crate::mailbox::Address;
+
+/// What a loop needs to answer, whichever the connection.
+pub(super) struct Office<A: App> {
+    pub(super) clerk: Clerk<A>,
+    pub(super) jobs: Sender<Job<A>>,
+    pub(super) letterbox: Arc<Letterbox<A::Stream>>,
+    /// Empty buffers for requests that must be kept.
+    pub(super) spares: Vec<Vec<u8>>,
+    /// Counts exchanges, so that an answer to an earlier one is known as such.
+    pub(super) generation: u32,
+}
+
+impl<A: App> Office<A> {
+    pub(super) fn recycle(&mut self, mut buffer: Vec<u8>) {
+        let fits = (1..=READ_BYTES).contains(&buffer.capacity());
+        if fits && self.spares.len() < SPARE_BUFFERS_MAX {
+            buffer.clear();
+            self.spares.push(buffer);
+        }
+    }
+
+    /// Asks a worker for the next piece of a streamed body. Gives the stream back if no worker has room, or none is
+    /// left.
+    pub(super) fn ask_for_piece(
+        &self,
+        stream: Box<A::Stream>,
+        address: Address,
+    ) -> Result<(), TrySendError<Box<A::Stream>>> {
+        let letterbox = Arc::clone(&self.letterbox);
+        let back = |job: Job<A>| match job.work {
+            Work::Piece(stream) => stream,
+            Work::Request { .. } => unreachable!("a piece was sent"),
+        };
+        let job = Job { work: Work::Piece(stream), address, letterbox };
+        self.jobs.try_send(job).map_err(|error| match error {
+            TrySendError::Full(job) => TrySendError::Full(back(job)),
+            TrySendError::Disconnected(job) => TrySendError::Disconnected(back(job)),
+        })
+    }
+}
+
+/// The office, serving one connection.
+pub(super) struct Desk<'d, A: App> {
+    pub(super) office: &'d mut Office<A>,
+    /// The generation of the connection's exchange at hand.
+    pub(super) exchange: &'d mut u32,
+    pub(super) slot: u32,
+    pub(super) peer: IpAddr,
+    pub(super) port: Port,
+}
+
+impl<A: App> Desk<'_, A> {
+    fn next_address(&mut self) -> Address {
+        self.office.generation = self.office.generation.wrapping_add(1);
+        *self.exchange = self.office.generation;
+        Address { slot: self.slot, generation: self.office.generation }
+    }
+}
+
+impl<A: App> Responder for Desk<'_, A>
+where
+    A::Stream: 'static,
+{
+    type Admitted = A::Admitted;
+    type Stream = A::Stream;
+
+    fn admit(&mut self, head: &Head<'_>, facts: Facts, out: &mut Vec<u8>) -> Verdict<A::Admitted> {
+        self.office.clerk.admit(head, facts, out)
+    }
+
+    fn handle(
+        &mut self,
+        request: &Request<'_>,
+        admitted: A::Admitted,
+        facts: Facts,
+        out: &mut Vec<u8>,
+    ) -> Outcome<A::Stream> {
+        let address = self.next_address();
+        let Office { clerk, letterbox, .. } = &mut *self.office;
+        clerk.handle(request, admitted, &letterbox::Sender { letterbox, address }, facts, out)
+    }
+
+    fn dispatch(
+        &mut self,
+        bytes: Vec<u8>,
+        head_bytes: usize,
+        admitted: A::Admitted,
+        facts: Facts,
+        out: &mut Vec<u8>,
+    ) -> Outcome<A::Stream> {
+        let address = self.next_address();
+        let (peer, port) = (self.peer, self.port);
+        let work = Work::Request { bytes, head_bytes, admitted, facts, peer, port };
+        let letterbox = Arc::clone(&self.office.letterbox);
+        // Never a blocking send: everybody else on this loop would wait, too.
+        match self.office.jobs.try_send(Job { work, address, letterbox }) {
+            Ok(()) => Outcome::Waiting,
+            Err(_full_or_gone) => {
+                let detail = "all workers are busy";
+                Outcome::Replied { keep: self.office.clerk.refuse(503, detail, facts, out) }
+            }
+        }
+    }
+
+    fn refuse(&mut self, refusal: Refusal, facts: Facts, out: &mut Vec<u8>) {
+        self.office.clerk.refuse(refusal.status, refusal.detail, facts, out);
+    }
+
+    fn buffer(&mut self) -> Vec<u8> {
+        self.office.spares.pop().unwrap_or_default()
+    }
+
+    fn recycle(&mut self, buffer: Vec<u8>) {
+        self.office.recycle(buffer);
+    }
+}

@@ -1,0 +1,445 @@
+//! A thread that owns sockets. This module moves bytes between them and their connections, and nothing it does blocks:
+//! it sleeps only in the poll, and only when nothing else is to be done.
+//!
+//! # What must stay true
+//!
+//! * Sockets are polled by edges, so whoever stops reading before the socket is empty must come back by itself.
+//! * The place of a busy connection is never freed, so an answer finds either its own connection or nobody.
+//! * The read snapshot of the app ends before answers are handed out: whoever asks right after an acknowledgement sees
+//!   what was acknowledged.
+
+use std::io;
+use std::net::{IpAddr, Shutdown};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use crossbeam::channel::{Sender, TrySendError};
+use mio::net::TcpStream;
+use mio::{Events, Poll, Token};
+use slab::Slab;
+
+use super::accept::{Acceptor, Ready, SpareDescriptor};
+use super::clerk::Clerk;
+use super::connection::{Closing, Connection, Moment, Outcome};
+use super::desk::{Desk, Office};
+use super::front::Seat;
+use super::gate::{Gate, Pass};
+use super::letterbox::{Letterbox, Post};
+use super::limits::{
+    ACCEPTS_PER_TURN, EVENTS_PER_TURN, Limits, POSTS_PER_ROUND, READ_BYTES, READS_PER_TURN,
+    RETRY_PAUSE, SLEEP_MAX,
+};
+use super::reply::Facts;
+use super::timers::{Reminder, Timers};
+use super::transport::{Moved, Transport};
+use super::worker::Job;
+use super::{App, Port};
+use crate::component::Stop;
+use crate::mailbox::Address;
+
+/// The token of the waker.
+pub(super) const WAKE: Token = Token(usize::MAX);
+
+/// Above these tokens are listeners, below are connections.
+const LISTENERS: usize = usize::MAX - 16;
+
+/// The token of a seat's listener number `index`.
+pub(super) fn listener_token(index: usize) -> Token {
+    Token(LISTENERS + index)
+}
+
+/// An accepted connection with its socket.
+struct Guest<A: App> {
+    transport: Transport,
+    connection: Connection<A::Admitted, A::Stream>,
+    peer: IpAddr,
+    port: Port,
+    /// The socket may hold something to read.
+    readable: bool,
+    /// The socket may take something.
+    writable: bool,
+    /// Both sides of the socket have been closed before the place could be freed.
+    shut: bool,
+    exchange: u32,
+    serial: u64,
+    reminded_at: Option<Instant>,
+    _pass: Pass,
+}
+
+/// A loop.
+pub(super) struct PollLoop<A: App> {
+    poll: Poll,
+    acceptors: Vec<Acceptor>,
+    spare_descriptor: SpareDescriptor,
+    gate: Arc<Gate>,
+    limits: Arc<Limits>,
+    office: Office<A>,
+    guests: Slab<Guest<A>>,
+    timers: Timers,
+    /// Takes what is read, for all connections.
+    scratch: Box<[u8]>,
+    /// Takes what is to be written, for the connection at hand.
+    spare_out: Vec<u8>,
+    /// Guests that stopped in the middle, for their neighbours' sake.
+    again: Vec<usize>,
+    /// Guests whose stream found no worker with room.
+    starved: Vec<usize>,
+    posts: Vec<Post<A::Stream>>,
+    serial: u64,
+    drain_by: Option<Instant>,
+}
+
+impl<A: App> PollLoop<A>
+where
+    A::Stream: 'static,
+{
+    pub(super) fn new(
+        seat: Seat,
+        app: A,
+        jobs: Sender<Job<A>>,
+        limits: Arc<Limits>,
+        gate: Arc<Gate>,
+    ) -> Self {
+        let office = Office {
+            clerk: Clerk::new(app, SystemTime::now()),
+            jobs,
+            letterbox: Arc::new(Letterbox::new(seat.waker)),
+            spares: Vec::new(),
+            generation: 0,
+        };
+        Self {
+            poll: seat.poll,
+            acceptors: seat.acceptors,
+            spare_descriptor: SpareDescriptor::new(),
+            gate,
+            limits,
+            office,
+            guests: Slab::new(),
+            timers: Timers::default(),
+            scratch: vec![0; READ_BYTES].into_boxed_slice(),
+            spare_out: Vec::new(),
+            again: Vec::new(),
+            starved: Vec::new(),
+            posts: Vec::new(),
+            serial: 0,
+            drain_by: None,
+        }
+    }
+
+    /// Serves until it is time to stop and nobody waits for an answer any more.
+    ///
+    /// # Errors
+    /// When the poll fails, which it does only when something is very wrong.
+    pub(super) fn run(mut self, stop: &Stop) -> anyhow::Result<()> {
+        let mut events = Events::with_capacity(EVENTS_PER_TURN);
+        loop {
+            self.sleep(&mut events)?;
+            let now = Instant::now();
+            self.pass(&events, now);
+            if self.drain_by.is_none() && stop.is_set() {
+                self.begin_drain(now);
+            }
+            if let Some(drain_by) = self.drain_by
+                && (self.guests.is_empty() || now >= drain_by)
+            {
+                if !self.guests.is_empty() {
+                    log::warn!("{} connections are cut off by the stop", self.guests.len());
+                }
+                return Ok(());
+            }
+        }
+    }
+
+    /// Waits until something is to be done.
+    fn sleep(&mut self, events: &mut Events) -> io::Result<()> {
+        let longest = self.longest_sleep(Instant::now());
+        let pause = if self.office.letterbox.fall_asleep() { longest } else { Duration::ZERO };
+        let polled = self.poll.poll(events, Some(pause));
+        self.office.letterbox.wake_up();
+        match polled {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(error),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    fn longest_sleep(&self, now: Instant) -> Duration {
+        let ready = |when| self.acceptors.iter().any(|acceptor| acceptor.ready == when);
+        if !self.again.is_empty() || ready(Ready::Now) {
+            return Duration::ZERO;
+        }
+        let retry = (!self.starved.is_empty() || ready(Ready::Later)).then_some(RETRY_PAUSE);
+        let until = |at: Instant| at.saturating_duration_since(now);
+        let due = self.timers.next().map(until);
+        let end = self.drain_by.map(until);
+        [retry, due, end].into_iter().flatten().fold(SLEEP_MAX, Duration::min)
+    }
+
+    /// Does everything that is to be done at `now`.
+    fn pass(&mut self, events: &Events, now: Instant) {
+        self.office.clerk.turn_to(SystemTime::now());
+        for event in events {
+            match event.token() {
+                WAKE => {}
+                Token(token) if token >= LISTENERS => {
+                    if let Some(acceptor) = self.acceptors.get_mut(token - LISTENERS) {
+                        acceptor.ready = Ready::Now;
+                    }
+                }
+                Token(slot) => {
+                    let Some(guest) = self.guests.get_mut(slot) else { continue };
+                    // A closed side reads as an end, an error as an error: both must be read to be seen.
+                    guest.readable |=
+                        event.is_readable() || event.is_read_closed() || event.is_error();
+                    guest.writable |= event.is_writable() || event.is_write_closed();
+                    self.drive(slot, now, false);
+                }
+            }
+        }
+        for slot in
+            std::mem::take(&mut self.again).into_iter().chain(std::mem::take(&mut self.starved))
+        {
+            self.drive(slot, now, false);
+        }
+        while let Some(reminder) = self.timers.due(now) {
+            self.remind(reminder, now);
+        }
+        self.accept(now);
+        self.deliver_all(now);
+        self.office.clerk.end_turn();
+    }
+
+    fn remind(&mut self, reminder: Reminder, now: Instant) {
+        let Some(guest) = self.guests.get_mut(reminder.slot) else { return };
+        if guest.serial == reminder.serial && guest.reminded_at == Some(reminder.at) {
+            guest.reminded_at = None;
+            let due = guest.connection.deadline().is_some_and(|deadline| deadline <= now);
+            self.drive(reminder.slot, now, due);
+        }
+    }
+
+    /// Hands out the answers that have come. Between two rounds the snapshot ends, so that a request that follows an
+    /// answer on its connection sees at least what was answered.
+    fn deliver_all(&mut self, now: Instant) {
+        loop {
+            let mut posts = std::mem::take(&mut self.posts);
+            self.office.letterbox.take(POSTS_PER_ROUND, &mut posts);
+            if posts.is_empty() {
+                self.posts = posts;
+                return;
+            }
+            self.office.clerk.end_turn();
+            for post in posts.drain(..) {
+                self.deliver(post, now);
+            }
+            self.posts = posts;
+        }
+    }
+
+    fn deliver(&mut self, post: Post<A::Stream>, now: Instant) {
+        let Address { slot, generation } = post.address();
+        let Ok(slot) = usize::try_from(slot) else { return };
+        let Some(guest) = self.guests.get_mut(slot) else { return };
+        if guest.exchange != generation || !guest.connection.is_busy() {
+            return;
+        }
+        let draining = self.drain_by.is_some();
+        let moment = Moment { now, limits: &self.limits, draining };
+        let connection = &mut guest.connection;
+        connection.lend(&mut self.spare_out);
+        let office = &mut self.office;
+        match post {
+            Post::Letter(letter) => connection.answer(moment, |facts, out| {
+                let keep = office.clerk.complete(letter.context, letter.answer, facts, out);
+                Outcome::Replied { keep }
+            }),
+            Post::Reply { mut bytes, keep, .. } => connection.answer(moment, |_, out| {
+                take_framed(out, &mut bytes);
+                office.recycle(bytes);
+                Outcome::Replied { keep }
+            }),
+            Post::Stream { mut head, stream, keep, .. } => connection.answer(moment, |_, out| {
+                take_framed(out, &mut head);
+                office.recycle(head);
+                Outcome::Stream { stream, keep }
+            }),
+            Post::Piece { piece, .. } => connection.piece(piece, moment),
+        }
+        self.drive(slot, now, false);
+    }
+
+    /// Moves a connection on until it waits for its peer, for an answer or for its next turn. `due`: its deadline has
+    /// passed.
+    fn drive(&mut self, slot: usize, now: Instant, due: bool) {
+        let Some(guest) = self.guests.get_mut(slot) else { return };
+        let Guest { transport, connection, readable, writable, exchange, .. } = guest;
+        let moment = Moment { now, limits: &self.limits, draining: self.drain_by.is_some() };
+        let slot_number =
+            u32::try_from(slot).expect("the cap on connections is below four billion");
+        let (peer, port) = (guest.peer, guest.port);
+        let mut desk = Desk { office: &mut self.office, exchange, slot: slot_number, peer, port };
+        connection.lend(&mut self.spare_out);
+        if due {
+            connection.expire(moment, &mut desk);
+        }
+        let mut reads_left = READS_PER_TURN;
+        let closing = loop {
+            connection.resume(moment, &mut desk);
+            while *readable && reads_left > 0 && connection.wants_input() {
+                reads_left -= 1;
+                match transport.read(&mut self.scratch) {
+                    Moved::Bytes(0) => {
+                        *readable = false;
+                        connection.end_of_input();
+                    }
+                    Moved::Bytes(bytes) => {
+                        connection.receive(&self.scratch[..bytes], moment, &mut desk);
+                    }
+                    Moved::Blocked => *readable = false,
+                    Moved::Failed => {
+                        *readable = false;
+                        connection.abort();
+                    }
+                }
+            }
+            while *writable && !connection.output().is_empty() {
+                match transport.write(connection.output()) {
+                    Moved::Bytes(bytes) => connection.wrote(bytes, moment),
+                    Moved::Blocked => *writable = false,
+                    Moved::Failed => {
+                        *writable = false;
+                        connection.abort();
+                    }
+                }
+            }
+            let closing = connection.closing(moment);
+            if closing == Closing::Half {
+                transport.end_output();
+            }
+            let reads_on = *readable && reads_left > 0 && connection.wants_input();
+            if !connection.can_resume() && !reads_on {
+                break closing;
+            }
+        };
+        if *readable && connection.wants_input() {
+            self.again.push(slot);
+        }
+        if let Some(stream) = connection.take_stream() {
+            let address = Address { slot: slot_number, generation: *desk.exchange };
+            match desk.office.ask_for_piece(stream, address) {
+                Ok(()) => {}
+                Err(TrySendError::Full(stream)) => {
+                    connection.put_stream(stream);
+                    self.starved.push(slot);
+                }
+                Err(TrySendError::Disconnected(stream)) => {
+                    connection.put_stream(stream);
+                    connection.abort();
+                }
+            }
+        }
+        connection.give_back(&mut self.spare_out);
+        let closing = if closing == Closing::Open { connection.closing(moment) } else { closing };
+        match closing {
+            Closing::Open | Closing::Half => {
+                let deadline = guest.connection.deadline();
+                self.timers.keep(deadline, &mut guest.reminded_at, slot, guest.serial);
+            }
+            Closing::Whole => drop(self.guests.remove(slot)),
+            Closing::Reserved => {
+                if !guest.shut {
+                    guest.shut = true;
+                    guest.transport.end();
+                }
+            }
+        }
+    }
+
+    /// Lets in who waits at the ports.
+    fn accept(&mut self, now: Instant) {
+        let mut left = ACCEPTS_PER_TURN;
+        let mut acceptors = std::mem::take(&mut self.acceptors);
+        for acceptor in &mut acceptors {
+            while acceptor.ready != Ready::No && left > 0 {
+                left -= 1;
+                let taken = acceptor.next(&self.gate, &mut self.spare_descriptor);
+                let Some((socket, peer)) = taken else { break };
+                match self.gate.admit(peer) {
+                    Some(pass) => self.welcome(socket, peer, acceptor.port, pass, now),
+                    None => self.turn_away(socket, now),
+                }
+            }
+        }
+        self.acceptors = acceptors;
+    }
+
+    fn welcome(&mut self, socket: TcpStream, peer: IpAddr, port: Port, pass: Pass, now: Instant) {
+        let place = self.guests.vacant_entry();
+        let slot = place.key();
+        // Where the system can't watch one more socket the peer sees it close.
+        let Ok(transport) = Transport::new(socket, self.poll.registry(), Token(slot)) else {
+            return;
+        };
+        self.serial += 1;
+        let moment = Moment { now, limits: &self.limits, draining: self.drain_by.is_some() };
+        let connection = Connection::new(peer, port, moment);
+        let guest = place.insert(Guest {
+            transport,
+            connection,
+            peer,
+            port,
+            readable: true,
+            writable: true,
+            shut: false,
+            exchange: 0,
+            serial: self.serial,
+            reminded_at: None,
+            _pass: pass,
+        });
+        let deadline = guest.connection.deadline();
+        self.timers.keep(deadline, &mut guest.reminded_at, slot, self.serial);
+    }
+
+    /// Says why, as far as that goes without waiting, and closes.
+    fn turn_away(&mut self, mut socket: TcpStream, now: Instant) {
+        let facts = Facts { head_only: false, chunks: true, keep: false, complete_at: now };
+        let mut out = std::mem::take(&mut self.spare_out);
+        out.clear();
+        self.office.clerk.refuse(503, "there are too many connections", facts, &mut out);
+        let _ = io::Write::write(&mut socket, &out);
+        let _ = socket.shutdown(Shutdown::Write);
+        // Bytes left unread would turn the close into a reset, which may overtake the reply.
+        let _ = io::Read::read(&mut socket, &mut self.scratch);
+        out.clear();
+        self.spare_out = out;
+    }
+
+    /// From now on nobody comes in, every reply is the last of its connection, and who is idle is closed.
+    fn begin_drain(&mut self, now: Instant) {
+        // Whoever the kernel has let in already is served; the rest is refused by the kernel from here on.
+        for acceptor in &mut self.acceptors {
+            acceptor.ready = Ready::Now;
+        }
+        self.accept(now);
+        self.acceptors.clear();
+        self.office.letterbox.drain();
+        self.drain_by = Some(now + self.limits.drain_time);
+        let slots: Vec<usize> = self.guests.iter().map(|(slot, _)| slot).collect();
+        for slot in slots {
+            if let Some(guest) = self.guests.get_mut(slot) {
+                // A request may have come since the last look.
+                guest.readable = true;
+            }
+            self.drive(slot, now, false);
+        }
+        self.office.clerk.end_turn();
+    }
+}
+
+/// Moves a framed reply to the end of `out`, without a copy where that is possible. `bytes` is left for reuse.
+fn take_framed(out: &mut Vec<u8>, bytes: &mut Vec<u8>) {
+    if out.is_empty() {
+        std::mem::swap(out, bytes);
+    } else {
+        out.extend_from_slice(bytes);
+    }
+}
