@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use super::arena::Arena;
 use super::connection::{Outcome, Piece, Verdict};
 use super::reply::{self, Date, Facts};
-use super::{Admission, App, Handled, Head, Reply, Request, ReturnAddress};
+use super::{Admission, App, Handled, Head, Reply, Request, letterbox};
 use crate::mailbox::Answer;
 
 /// For a 503 that doesn't say when to come back.
@@ -22,7 +22,10 @@ pub(super) struct Clerk<A> {
     date: Date,
 }
 
-impl<A: App> Clerk<A> {
+impl<A: App> Clerk<A>
+where
+    A::Stream: 'static,
+{
     pub(super) fn new(app: A, now: SystemTime) -> Self {
         Self { app, arena: Arena::new(), date: Date::new(now) }
     }
@@ -53,12 +56,16 @@ impl<A: App> Clerk<A> {
         &mut self,
         request: &Request<'_>,
         admitted: A::Admitted,
-        back: &dyn ReturnAddress,
+        back: &letterbox::Sender<'_, A::Stream>,
         facts: Facts,
         out: &mut Vec<u8>,
     ) -> Outcome<A::Stream> {
         let done = self.guarded(out, |app, arena, date, out| {
-            match app.handle(arena.bump(), request, admitted, back) {
+            let handled = app.handle(arena.bump(), request, admitted, back);
+            // The stop signal may have come while the request was handled.
+            let keep = facts.keep && !back.letterbox.is_draining();
+            let facts = Facts { keep, ..facts };
+            match handled {
                 Handled::Reply(reply) => {
                     Outcome::Replied { keep: send(app, arena, date, &reply, facts, out) }
                 }

@@ -7,6 +7,8 @@
 //!   waits, unread in the socket but for the rest of the read at hand.
 //! * Every deadline is absolute: a peer that sends or takes one byte at a time gains nothing.
 //! * A connection that is busy is never over: its place is kept until the answer has come back.
+//! * Nothing is read or answered while earlier output is unwritten, so a peer that takes nothing gives nothing, and the
+//!   output is bounded by one read's requests, [`OUT_BYTES_HIGH`] and one reply.
 //! * An idle connection owns no buffer: input comes in the loop's scratch, output leaves in a lent buffer.
 
 mod exchange;
@@ -119,7 +121,7 @@ impl<T, S> Connection<T, S> {
     /// Whether bytes from the socket are of use now.
     pub fn wants_input(&self) -> bool {
         let open = match self.phase {
-            Phase::Idle | Phase::Head | Phase::Body(_) => !self.ripe && !self.is_full(),
+            Phase::Idle | Phase::Head | Phase::Body(_) => !self.ripe && self.out.is_empty(),
             Phase::Lingering { .. } => true,
             Phase::Busy(_) | Phase::Streaming { .. } | Phase::Last => false,
         };
@@ -163,7 +165,7 @@ impl<T, S> Connection<T, S> {
 
     /// Whether [`Self::resume`] would do anything.
     pub fn can_resume(&self) -> bool {
-        self.ripe && matches!(self.phase, Phase::Idle) && !self.is_full() && !self.gone
+        self.ripe && matches!(self.phase, Phase::Idle) && self.out.is_empty() && !self.gone
     }
 
     /// The peer has closed its side. What it has asked for before is still answered.
@@ -321,7 +323,7 @@ impl<T, S> Connection<T, S> {
         self.ripe = false;
         while used < input.len() {
             match self.phase {
-                Phase::Idle if self.is_full() => {
+                Phase::Idle if self.out.len() >= OUT_BYTES_HIGH => {
                     self.ripe = true;
                     break;
                 }
@@ -502,9 +504,5 @@ impl<T, S> Connection<T, S> {
         if self.ended && waits_for_input && !self.ripe {
             self.phase = Phase::Last;
         }
-    }
-
-    fn is_full(&self) -> bool {
-        self.out.len() - self.written >= OUT_BYTES_HIGH
     }
 }
