@@ -98,6 +98,7 @@ pub enum Admission<'a, T> {
 #[derive(Debug)]
 pub struct Reply<'a> {
     pub status: u16,
+    /// Empty: no such field.
     pub content_type: &'static str,
     /// Further fields. Values hold no line breaks: the front drops a field whose value does.
     pub headers: Vec<(&'static str, Cow<'a, str>)>,
@@ -121,6 +122,8 @@ pub enum Handled<'a, S> {
 }
 
 /// Makes the return address of the exchange at hand, with what is needed to finish it.
+///
+/// Whoever gets it answers exactly once: the connection waits for that and is neither closed nor timed out before.
 pub trait ReturnAddress {
     fn reply_to(&self, context: Box<dyn Any + Send>) -> ReplyTo;
 }
@@ -149,9 +152,12 @@ pub trait App {
         context: Box<dyn Any + Send>,
         answer: Answer,
     ) -> Reply<'a>;
-    /// The next piece of a streamed body, and whether there is more. Runs on a worker.
+    /// The next piece of a streamed body, and whether there is more. Runs on a worker, any worker, once the peer has
+    /// taken the piece before. A piece that isn't taken in the time for writing ends the connection, so some 64 KiB to
+    /// 256 KiB are a good size.
     fn more(&mut self, stream: Self::Stream) -> (Vec<u8>, Option<Self::Stream>);
-    /// The reply to bytes that are no acceptable request: 400, 408, 413, 431, 501, 503 …
+    /// The reply to bytes that are no acceptable request: 400, 408, 413, 417, 431, 501; to one that panicked: 500; and
+    /// to what there is no room for: 503, which gets a `Retry-After` if the reply has none.
     fn refuse<'a>(&mut self, arena: &'a Bump, status: u16, detail: &'static str) -> Reply<'a>;
     /// A reply has been framed: for the metrics. `micros` since the request was complete, `arena_bytes` used by it.
     fn replied(&mut self, status: u16, micros: u64, arena_bytes: usize);

@@ -8,26 +8,25 @@
 //! * Every deadline is absolute: a peer that sends or takes one byte at a time gains nothing.
 //! * A connection that is busy is never over: its place is kept until the answer has come back.
 //! * Nothing is read or answered while earlier output is unwritten, so a peer that takes nothing gives nothing, and the
-//!   output is bounded by one read's requests, [`OUT_BYTES_HIGH`] and one reply.
+//!   output is bounded by one read's requests, [`super::limits::OUT_BYTES_HIGH`] and one reply.
 //! * An idle connection owns no buffer: input comes in the loop's scratch, output leaves in a lent buffer.
 
 mod exchange;
+mod requests;
 #[cfg(test)]
 mod tests;
 
 use std::net::IpAddr;
 use std::time::Instant;
 
+use exchange::Pending;
 pub use exchange::{Moment, Outcome, Piece, Responder, Verdict, with_request};
-use exchange::{Pending, Rest, head_of};
 
-use super::body::Chunks;
-use super::limits::{LINGER_BYTES_MAX, OUT_BYTES_HIGH, SPARE_BYTES_MAX};
-use super::parse::{self, Fields, Length, Refusal};
+use super::Port;
+use super::limits::{LINGER_BYTES_MAX, SPARE_BYTES_MAX};
+use super::parse::Refusal;
 use super::reply::{self, Facts};
-use super::{Method, Place, Port, Request};
 
-const BODY_TOO_LARGE: Refusal = Refusal { status: 413, detail: "the body is too large" };
 const HEAD_TOO_SLOW: Refusal = Refusal { status: 408, detail: "the head did not arrive in time" };
 const BODY_TOO_SLOW: Refusal = Refusal { status: 408, detail: "the body did not arrive in time" };
 
@@ -298,196 +297,6 @@ impl<T, S> Connection<T, S> {
         match more {
             Some(stream) => self.phase = Phase::Streaming { stream: Some(stream), facts },
             None => self.replied(facts.keep && !moment.draining, moment),
-        }
-    }
-
-    /// Takes requests from the inbox.
-    fn work_off<R>(&mut self, moment: Moment<'_>, responder: &mut R)
-    where
-        R: Responder<Admitted = T, Stream = S>,
-    {
-        let mut inbox = std::mem::take(&mut self.inbox);
-        let used = self.advance(&inbox, moment, responder);
-        if used < inbox.len() {
-            inbox.drain(..used);
-            self.inbox = inbox;
-        }
-    }
-
-    /// Takes requests from `input` as long as each is answered at once. Returns how much has been taken.
-    fn advance<R>(&mut self, input: &[u8], moment: Moment<'_>, responder: &mut R) -> usize
-    where
-        R: Responder<Admitted = T, Stream = S>,
-    {
-        let mut used = 0;
-        self.ripe = false;
-        while used < input.len() {
-            match self.phase {
-                Phase::Idle if self.out.len() >= OUT_BYTES_HIGH => {
-                    self.ripe = true;
-                    break;
-                }
-                Phase::Idle => {
-                    self.phase = Phase::Head;
-                    self.phase_by = moment.now + moment.limits.head_time;
-                }
-                Phase::Head => match self.take_head(&input[used..], moment, responder) {
-                    Some(taken) => used += taken,
-                    None => break,
-                },
-                Phase::Body(_) => used += self.take_body(&input[used..], moment, responder),
-                Phase::Busy(_) | Phase::Streaming { .. } => {
-                    self.ripe = true;
-                    break;
-                }
-                Phase::Last | Phase::Lingering { .. } => return input.len(),
-            }
-        }
-        used
-    }
-
-    /// Takes a head, and its body if all of that is there, too. `None`: the head is not complete.
-    fn take_head<R>(&mut self, input: &[u8], moment: Moment<'_>, responder: &mut R) -> Option<usize>
-    where
-        R: Responder<Admitted = T, Stream = S>,
-    {
-        let mut fields = Fields::new();
-        let line = match parse::head(input, moment.limits.head_bytes_max, &mut fields) {
-            Ok(Some(line)) => line,
-            Ok(None) => return None,
-            Err(refusal) => {
-                self.refuse(refusal, false, moment, responder);
-                return Some(input.len());
-            }
-        };
-        let after = &input[line.bytes..];
-        let whole = match line.length {
-            Length::Known(length) => after.get(..length),
-            Length::Chunked => None,
-        };
-        let facts = Facts {
-            head_only: line.method == Method::Head,
-            chunks: line.modern,
-            keep: line.keep && !moment.draining,
-            complete_at: moment.now,
-        };
-        let (length, expects_continue, bytes) = (line.length, line.expects_continue, line.bytes);
-        let head = head_of(line, &fields, self.peer, self.port);
-        self.framing(moment);
-        // A body that is not read would be taken for the next request.
-        let refusal_facts = Facts { keep: facts.keep && whole.is_some(), ..facts };
-        let (admitted, place, max) = match responder.admit(&head, refusal_facts, &mut self.out) {
-            Verdict::Refused { keep } => {
-                self.replied(keep && refusal_facts.keep, moment);
-                return Some(bytes + whole.map_or(0, <[u8]>::len));
-            }
-            Verdict::Read { admitted, place, body_bytes_max } => (admitted, place, body_bytes_max),
-        };
-        if matches!(length, Length::Known(length) if length > max) {
-            self.refuse(BODY_TOO_LARGE, facts.head_only, moment, responder);
-            return Some(input.len());
-        }
-        if let Some(body) = whole {
-            let outcome = match place {
-                Place::Loop => {
-                    let request = Request { head, body };
-                    responder.handle(&request, admitted, facts, &mut self.out)
-                }
-                Place::Worker => {
-                    let mut copy = responder.buffer();
-                    copy.extend_from_slice(&input[..bytes + body.len()]);
-                    responder.dispatch(copy, bytes, admitted, facts, &mut self.out)
-                }
-            };
-            self.conclude(outcome, facts, moment);
-            return Some(bytes + body.len());
-        }
-        if expects_continue && after.is_empty() {
-            self.out.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
-        }
-        let mut copy = responder.buffer();
-        copy.extend_from_slice(&input[..bytes]);
-        let rest = match length {
-            Length::Known(length) => Rest::Known(length),
-            Length::Chunked => Rest::Chunked(Chunks::new(max)),
-        };
-        let pending = Pending { bytes: copy, head_bytes: bytes, admitted, place, facts, rest };
-        self.phase = Phase::Body(Box::new(pending));
-        self.phase_by = moment.now + moment.limits.body_time;
-        Some(bytes)
-    }
-
-    /// Takes a part of a body.
-    fn take_body<R>(&mut self, input: &[u8], moment: Moment<'_>, responder: &mut R) -> usize
-    where
-        R: Responder<Admitted = T, Stream = S>,
-    {
-        let Phase::Body(pending) = &mut self.phase else { return 0 };
-        let (taken, complete) = match pending.take(input) {
-            Ok(taken) => taken,
-            Err(refusal) => {
-                let head_only = pending.facts.head_only;
-                self.refuse(refusal, head_only, moment, responder);
-                return input.len();
-            }
-        };
-        if complete && let Phase::Body(pending) = std::mem::replace(&mut self.phase, Phase::Idle) {
-            self.framing(moment);
-            let keep = pending.facts.keep && !moment.draining;
-            let facts = Facts { keep, complete_at: moment.now, ..pending.facts };
-            let Pending { bytes, head_bytes, admitted, place, .. } = *pending;
-            let outcome = match place {
-                Place::Loop => {
-                    let out = &mut self.out;
-                    let outcome =
-                        with_request(&bytes, head_bytes, self.peer, self.port, |request| {
-                            responder.handle(request, admitted, facts, out)
-                        });
-                    responder.recycle(bytes);
-                    outcome
-                }
-                Place::Worker => {
-                    responder.dispatch(bytes, head_bytes, admitted, facts, &mut self.out)
-                }
-            };
-            self.conclude(outcome, facts, moment);
-        }
-        taken
-    }
-
-    fn refuse<R>(
-        &mut self,
-        refusal: Refusal,
-        head_only: bool,
-        moment: Moment<'_>,
-        responder: &mut R,
-    ) where
-        R: Responder<Admitted = T, Stream = S>,
-    {
-        let facts = Facts { head_only, chunks: true, keep: false, complete_at: moment.now };
-        self.framing(moment);
-        responder.refuse(refusal, facts, &mut self.out);
-        self.replied(false, moment);
-    }
-
-    fn conclude(&mut self, outcome: Outcome<S>, facts: Facts, moment: Moment<'_>) {
-        match outcome {
-            Outcome::Replied { keep } => self.replied(keep && facts.keep, moment),
-            Outcome::Waiting => self.phase = Phase::Busy(facts),
-            Outcome::Stream { stream, keep } => {
-                let facts = Facts { keep: keep && facts.keep, ..facts };
-                self.phase = Phase::Streaming { stream: Some(stream), facts };
-            }
-        }
-    }
-
-    fn replied(&mut self, keep: bool, moment: Moment<'_>) {
-        if keep {
-            self.phase = Phase::Idle;
-            self.phase_by = moment.now + moment.limits.idle_time;
-        } else {
-            self.phase = Phase::Last;
-            self.ripe = false;
         }
     }
 

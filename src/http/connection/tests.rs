@@ -7,9 +7,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use proptest::prelude::*;
 
-use super::super::limits::{Limits, READ_BYTES};
+use super::super::limits::{Limits, OUT_BYTES_HIGH, READ_BYTES};
 use super::super::reply::Date;
-use super::super::{Head, Reply, Request};
+use super::super::{Head, Place, Reply, Request};
 use super::*;
 
 /// Admits `/refused` never, everything else with 100 bytes of body, and says what it was asked.

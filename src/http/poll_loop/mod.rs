@@ -8,13 +8,14 @@
 //! * The read snapshot of the app ends before answers are handed out: whoever asks right after an acknowledgement sees
 //!   what was acknowledged.
 
+mod arrivals;
+
 use std::io;
-use std::net::{IpAddr, Shutdown};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam::channel::{Sender, TrySendError};
-use mio::net::TcpStream;
 use mio::{Events, Poll, Token};
 use slab::Slab;
 
@@ -26,10 +27,8 @@ use super::front::Seat;
 use super::gate::{Gate, Pass};
 use super::letterbox::{Letterbox, Post};
 use super::limits::{
-    ACCEPTS_PER_TURN, EVENTS_PER_TURN, Limits, POSTS_PER_ROUND, READ_BYTES, READS_PER_TURN,
-    RETRY_PAUSE, SLEEP_MAX,
+    EVENTS_PER_TURN, Limits, POSTS_PER_ROUND, READ_BYTES, READS_PER_TURN, RETRY_PAUSE, SLEEP_MAX,
 };
-use super::reply::Facts;
 use super::timers::{Reminder, Timers};
 use super::transport::{Moved, Transport};
 use super::worker::Job;
@@ -74,7 +73,8 @@ pub(super) struct PollLoop<A: App> {
     gate: Arc<Gate>,
     limits: Arc<Limits>,
     office: Office<A>,
-    guests: Slab<Guest<A>>,
+    /// Boxed, so that growth moves pointers and leaves no large holes behind.
+    guests: Slab<Box<Guest<A>>>,
     timers: Timers,
     /// Takes what is read, for all connections.
     scratch: Box<[u8]>,
@@ -271,6 +271,7 @@ where
     /// passed.
     fn drive(&mut self, slot: usize, now: Instant, due: bool) {
         let Some(guest) = self.guests.get_mut(slot) else { return };
+        let guest = &mut **guest;
         let Guest { transport, connection, readable, writable, exchange, .. } = guest;
         let moment = Moment { now, limits: &self.limits, draining: self.drain_by.is_some() };
         let slot_number =
@@ -352,86 +353,6 @@ where
                 }
             }
         }
-    }
-
-    /// Lets in who waits at the ports.
-    fn accept(&mut self, now: Instant) {
-        let mut left = ACCEPTS_PER_TURN;
-        let mut acceptors = std::mem::take(&mut self.acceptors);
-        for acceptor in &mut acceptors {
-            while acceptor.ready != Ready::No && left > 0 {
-                left -= 1;
-                let taken = acceptor.next(&self.gate, &mut self.spare_descriptor);
-                let Some((socket, peer)) = taken else { break };
-                match self.gate.admit(peer) {
-                    Some(pass) => self.welcome(socket, peer, acceptor.port, pass, now),
-                    None => self.turn_away(socket, now),
-                }
-            }
-        }
-        self.acceptors = acceptors;
-    }
-
-    fn welcome(&mut self, socket: TcpStream, peer: IpAddr, port: Port, pass: Pass, now: Instant) {
-        let place = self.guests.vacant_entry();
-        let slot = place.key();
-        // Where the system can't watch one more socket the peer sees it close.
-        let Ok(transport) = Transport::new(socket, self.poll.registry(), Token(slot)) else {
-            return;
-        };
-        self.serial += 1;
-        let moment = Moment { now, limits: &self.limits, draining: self.drain_by.is_some() };
-        let connection = Connection::new(peer, port, moment);
-        let guest = place.insert(Guest {
-            transport,
-            connection,
-            peer,
-            port,
-            readable: true,
-            writable: true,
-            shut: false,
-            exchange: 0,
-            serial: self.serial,
-            reminded_at: None,
-            _pass: pass,
-        });
-        let deadline = guest.connection.deadline();
-        self.timers.keep(deadline, &mut guest.reminded_at, slot, self.serial);
-    }
-
-    /// Says why, as far as that goes without waiting, and closes.
-    fn turn_away(&mut self, mut socket: TcpStream, now: Instant) {
-        let facts = Facts { head_only: false, chunks: true, keep: false, complete_at: now };
-        let mut out = std::mem::take(&mut self.spare_out);
-        out.clear();
-        self.office.clerk.refuse(503, "there are too many connections", facts, &mut out);
-        let _ = io::Write::write(&mut socket, &out);
-        let _ = socket.shutdown(Shutdown::Write);
-        // Bytes left unread would turn the close into a reset, which may overtake the reply.
-        let _ = io::Read::read(&mut socket, &mut self.scratch);
-        out.clear();
-        self.spare_out = out;
-    }
-
-    /// From now on nobody comes in, every reply is the last of its connection, and who is idle is closed.
-    fn begin_drain(&mut self, now: Instant) {
-        // Whoever the kernel has let in already is served; the rest is refused by the kernel from here on.
-        for acceptor in &mut self.acceptors {
-            acceptor.ready = Ready::Now;
-        }
-        self.accept(now);
-        self.acceptors.clear();
-        self.office.letterbox.drain();
-        self.drain_by = Some(now + self.limits.drain_time);
-        let slots: Vec<usize> = self.guests.iter().map(|(slot, _)| slot).collect();
-        for slot in slots {
-            if let Some(guest) = self.guests.get_mut(slot) {
-                // A request may have come since the last look.
-                guest.readable = true;
-            }
-            self.drive(slot, now, false);
-        }
-        self.office.clerk.end_turn();
     }
 }
 

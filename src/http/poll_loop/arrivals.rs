@@ -1,0 +1,103 @@
+//! Who comes in, who is turned away, and when the doors close. This module is the part of a loop that deals with its
+//! listeners.
+
+use std::io;
+use std::net::{IpAddr, Shutdown};
+use std::time::Instant;
+
+use mio::Token;
+use mio::net::TcpStream;
+
+use super::super::accept::Ready;
+use super::super::connection::{Connection, Moment};
+use super::super::gate::Pass;
+use super::super::limits::ACCEPTS_PER_TURN;
+use super::super::reply::Facts;
+use super::super::transport::Transport;
+use super::super::{App, Port};
+use super::{Guest, PollLoop};
+
+impl<A: App> PollLoop<A>
+where
+    A::Stream: 'static,
+{
+    /// Lets in who waits at the ports.
+    pub(super) fn accept(&mut self, now: Instant) {
+        let mut left = ACCEPTS_PER_TURN;
+        let mut acceptors = std::mem::take(&mut self.acceptors);
+        for acceptor in &mut acceptors {
+            while acceptor.ready != Ready::No && left > 0 {
+                left -= 1;
+                let taken = acceptor.next(&self.gate, &mut self.spare_descriptor);
+                let Some((socket, peer)) = taken else { break };
+                match self.gate.admit(peer) {
+                    Some(pass) => self.welcome(socket, peer, acceptor.port, pass, now),
+                    None => self.turn_away(socket, now),
+                }
+            }
+        }
+        self.acceptors = acceptors;
+    }
+
+    fn welcome(&mut self, socket: TcpStream, peer: IpAddr, port: Port, pass: Pass, now: Instant) {
+        let place = self.guests.vacant_entry();
+        let slot = place.key();
+        // Where the system can't watch one more socket the peer sees it close.
+        let Ok(transport) = Transport::new(socket, self.poll.registry(), Token(slot)) else {
+            return;
+        };
+        self.serial += 1;
+        let moment = Moment { now, limits: &self.limits, draining: self.drain_by.is_some() };
+        let connection = Connection::new(peer, port, moment);
+        let guest = place.insert(Box::new(Guest {
+            transport,
+            connection,
+            peer,
+            port,
+            readable: true,
+            writable: true,
+            shut: false,
+            exchange: 0,
+            serial: self.serial,
+            reminded_at: None,
+            _pass: pass,
+        }));
+        let deadline = guest.connection.deadline();
+        self.timers.keep(deadline, &mut guest.reminded_at, slot, self.serial);
+    }
+
+    /// Says why, as far as that goes without waiting, and closes.
+    fn turn_away(&mut self, mut socket: TcpStream, now: Instant) {
+        let facts = Facts { head_only: false, chunks: true, keep: false, complete_at: now };
+        let mut out = std::mem::take(&mut self.spare_out);
+        out.clear();
+        self.office.clerk.refuse(503, "there are too many connections", facts, &mut out);
+        let _ = io::Write::write(&mut socket, &out);
+        let _ = socket.shutdown(Shutdown::Write);
+        // Bytes left unread would turn the close into a reset, which may overtake the reply.
+        let _ = io::Read::read(&mut socket, &mut self.scratch);
+        out.clear();
+        self.spare_out = out;
+    }
+
+    /// From now on nobody comes in, every reply is the last of its connection, and who is idle is closed.
+    pub(super) fn begin_drain(&mut self, now: Instant) {
+        // Whoever the kernel has let in already is served; the rest is refused by the kernel from here on.
+        for acceptor in &mut self.acceptors {
+            acceptor.ready = Ready::Now;
+        }
+        self.accept(now);
+        self.acceptors.clear();
+        self.office.letterbox.drain();
+        self.drain_by = Some(now + self.limits.drain_time);
+        let slots: Vec<usize> = self.guests.iter().map(|(slot, _)| slot).collect();
+        for slot in slots {
+            if let Some(guest) = self.guests.get_mut(slot) {
+                // A request may have come since the last look.
+                guest.readable = true;
+            }
+            self.drive(slot, now, false);
+        }
+        self.office.clerk.end_turn();
+    }
+}
