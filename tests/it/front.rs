@@ -6,6 +6,7 @@ use std::any::Any;
 use std::borrow::Cow;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use bumpalo::Bump;
@@ -21,6 +22,8 @@ use sentinel::mailbox::{Answer, ReplyTo};
 /// Long enough for anything that happens at all on a busy machine.
 const SOON: Duration = Duration::from_secs(20);
 const BODY_BYTES_MAX: usize = 1 << 20;
+/// Set for the child process that is to run out of descriptors.
+const FEW_DESCRIPTORS: &str = "FRONT_TEST_FEW_DESCRIPTORS";
 const PIECE_BYTES: usize = 256 << 10;
 
 /// Answers by what the path says.
@@ -614,4 +617,51 @@ fn bodies_of_any_size_come_back_from_loop_and_worker_alike() {
         }
     }
     assert_eq!(peer.get("/large").body.len(), 8 << 20);
+}
+
+#[test]
+fn who_comes_when_there_is_no_descriptor_left_costs_nobody_else_anything() {
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", "--nocapture", "front::a_server_with_few_descriptors"])
+        .env(FEW_DESCRIPTORS, "1")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let address: SocketAddr = lines
+        .find_map(|line| line.unwrap().split_once("listens on ")?.1.parse().ok())
+        .expect("the server says where it listens");
+    let mut peers: Vec<Peer> = (0..100).map(|_| Peer::to(address)).collect();
+    let mut ask = |peer: &mut Peer| {
+        // A connection that was dropped may fail at either step.
+        let _ = peer.stream.get_mut().write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        let mut first = [0];
+        matches!(peer.stream.read(&mut first), Ok(1))
+    };
+    let served = peers.iter_mut().map(&mut ask).filter(|served| *served).count();
+    assert!((10..90).contains(&served), "{served} of 100 were served");
+    drop(peers);
+    let deadline = Instant::now() + SOON;
+    while !ask(&mut Peer::to(address)) {
+        assert!(Instant::now() < deadline, "nobody is served any more");
+    }
+    drop(child.stdin.take());
+    assert!(child.wait().unwrap().success());
+}
+
+/// The other side of the test above, in a process of its own, which ends with its input.
+#[test]
+#[ignore = "is started by another test"]
+fn a_server_with_few_descriptors() {
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    if std::env::var_os(FEW_DESCRIPTORS).is_none() {
+        return;
+    }
+    setrlimit(Resource::Nofile, Rlimit { current: Some(48), maximum: Some(48) }).unwrap();
+    let server = Server::start(1, Limits::default());
+    println!("listens on {}", server.address);
+    std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
+    assert!(server.handle.accept_errors() > 0, "the descriptors never ran out");
 }
