@@ -1,0 +1,362 @@
+//! Housekeeping of the embedded store. This module finds overdue processes, archives what is past retention, and
+//! does what must never happen on an acknowledging thread: checkpoints, trims, snapshots.
+//!
+//! What must stay true: a row of the log goes only when it is older than asked for and a checked snapshot of
+//! `events.db` covers it; an event of an open run stays, whatever its age; and every write here is a short
+//! transaction, because the listener waits for it.
+
+use std::sync::Arc;
+
+use rusqlite::{Connection, Transaction, TransactionBehavior, params};
+
+use super::connection::{classify, open_writer};
+use super::folder::{Folder, Space};
+use super::log::{self, LogReader};
+use super::names::unreadable;
+use super::reader::state_of;
+use super::streams::unsigned;
+use super::tables::{self, KEPT};
+use super::wal::{WalGauge, checkpoint};
+use super::{Settings, idempotency, logs, projection, snapshot};
+use crate::domain::ids::{ProcessId, TenantId};
+use crate::domain::process::Status;
+use crate::domain::time::Timestamp;
+use crate::store::{KeeperSession, Message, Overdue, Result, Upkeep};
+
+/// Rows of the log that one transaction trims: a few milliseconds, while intake waits for the lock.
+const TRIM_ROWS: usize = 2_000;
+/// Such transactions in one round: four rounds a second outrun any ingest there is.
+const TRIM_PORTIONS: usize = 50;
+/// How long between two looks at what is old: trims, identities, snapshots.
+const SLOW_PAUSE: std::time::Duration = std::time::Duration::from_secs(60);
+/// Too early a look at a process costs one update; so many of them in one call at most.
+const SWEEPS_MAX: usize = 10_000;
+
+/// The keeper's session.
+pub(super) struct Session {
+    folder: Arc<Folder>,
+    space: Arc<Space>,
+    settings: Settings,
+    events: Connection,
+    log: Connection,
+    log_reader: LogReader,
+    logs: Connection,
+    logs_reader: logs::Reader,
+    events_wal: Arc<WalGauge>,
+    log_wal: Arc<WalGauge>,
+    looked_at: Option<Timestamp>,
+}
+
+impl Session {
+    pub(super) fn open(
+        folder: Arc<Folder>,
+        space: Arc<Space>,
+        settings: Settings,
+        events_wal: Arc<WalGauge>,
+        log_wal: Arc<WalGauge>,
+    ) -> Result<Self> {
+        Ok(Self {
+            events: open_writer(&folder.events_db(), false)?,
+            log: open_writer(&folder.log_db(), true)?,
+            log_reader: LogReader::open(&folder)?,
+            logs: open_writer(&folder.logs_db(), false)?,
+            logs_reader: logs::Reader::open(folder.path())?,
+            folder,
+            space,
+            settings,
+            events_wal,
+            log_wal,
+            looked_at: None,
+        })
+    }
+
+    /// One transaction on `events.db`.
+    fn write<T>(
+        &mut self,
+        call: &'static str,
+        work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
+    ) -> Result<T> {
+        let run = || {
+            let transaction =
+                self.events.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let value = work(&transaction)?;
+            transaction.commit()?;
+            Ok(value)
+        };
+        run().map_err(|error| classify(call, error))
+    }
+
+    /// Trims the log, and takes a snapshot first where a new one is due.
+    fn trim(&mut self, now: Timestamp) -> Result<u64> {
+        let Some(first) = self.log_reader.first_position()? else { return Ok(0) };
+        let applied =
+            projection::position(&self.events).map_err(|error| classify("trim", error))?;
+        let keep = self.settings.log_keep;
+        let old = self.last_before(first, applied, now.minus(keep))?;
+        let mut covered = snapshot::newest_position(&self.folder)?.unwrap_or(0);
+        // A snapshot copies the whole file, so it waits until what it frees has grown to a quarter of what stays.
+        if self.last_before(first.max(covered + 1), applied, now.minus(keep + keep / 4))? > covered
+        {
+            covered = snapshot::take(&self.folder, &self.events)?;
+        }
+        let mut trimmed = 0;
+        for _ in 0..TRIM_PORTIONS {
+            let portion = log::trim(&self.log, old.min(covered), TRIM_ROWS)?;
+            trimmed += portion;
+            if portion == 0 {
+                break;
+            }
+        }
+        Ok(trimmed)
+    }
+
+    /// The last position from `first` to `last` whose event was received before `moment`; `first - 1` if none was.
+    /// Receipts rise with positions.
+    fn last_before(&mut self, first: i64, last: i64, moment: Timestamp) -> Result<i64> {
+        let (mut low, mut high) = (first - 1, last.max(first - 1));
+        while low < high {
+            let middle = low + (high - low + 1) / 2;
+            let is_before = match self.log_reader.read_after(middle - 1, 1)?.first() {
+                Some(Message::Event(event)) => event.received_at < moment,
+                // It says nothing about its time; its neighbours do.
+                Some(Message::Undecodable { .. }) => true,
+                None => false,
+            };
+            if is_before {
+                low = middle;
+            } else {
+                high = middle - 1;
+            }
+        }
+        Ok(low)
+    }
+
+    /// Drops the oldest event table if everything in it is past retention. The newest one stays: it takes rows.
+    fn drop_events(&mut self, before: Timestamp) -> Result<usize> {
+        self.write("drop events", |transaction| {
+            let spans = tables::spans(transaction)?;
+            let rolled: Vec<_> = spans.iter().filter(|span| span.n != KEPT).collect();
+            match rolled.as_slice() {
+                [oldest, _, ..] if oldest.last_received_us < before.micros() => {
+                    tables::drop_table(transaction, oldest).map(count)
+                }
+                _ => Ok(0),
+            }
+        })
+    }
+
+    fn archive_processes(&mut self, before: Timestamp, limit: i64) -> Result<usize> {
+        self.write("archive", |transaction| {
+            let over = transaction
+                .prepare_cached(
+                    "SELECT stream_id FROM process WHERE status IN ('COMPLETED', 'FAILED', 'EXPIRED') \
+                     AND last_update_us < ?1 ORDER BY last_update_us LIMIT ?2",
+                )?
+                .query_map(params![before.micros(), limit], |row| row.get(0))?
+                .collect::<rusqlite::Result<Vec<i64>>>()?;
+            let mut touched = 0;
+            for stream in over {
+                touched += archive_process(transaction, stream, limit)?;
+                if touched >= count(limit) {
+                    break;
+                }
+            }
+            Ok(touched)
+        })
+    }
+
+    fn drop_runs(&mut self, before: Timestamp, limit: i64) -> Result<usize> {
+        self.write("drop runs", |transaction| {
+            transaction
+                .prepare_cached(
+                    "DELETE FROM process_run WHERE run_no IN (SELECT run_no FROM process_run \
+                     WHERE ended_us IS NOT NULL AND ended_us < ?1 ORDER BY ended_us LIMIT ?2)",
+                )?
+                .execute(params![before.micros(), limit])
+        })
+    }
+
+    /// Drops dead letters past retention whose neighbours in the stream are gone too: a reader must not take a
+    /// tombstone that is missing for a hole.
+    fn drop_dead_letters(&mut self, before: Timestamp, limit: i64) -> Result<usize> {
+        self.write("drop dead letters", |transaction| {
+            transaction
+                .prepare_cached(
+                    "DELETE FROM tombstone WHERE position IN (SELECT position FROM tombstone d \
+                     WHERE d.created_us < ?1 \
+                     AND d.position < coalesce((SELECT min(first_position) FROM event_table WHERE n > 0), d.position + 1) \
+                     AND NOT EXISTS (SELECT 1 FROM events_0 e WHERE e.stream_id = d.stream_id) LIMIT ?2)",
+                )?
+                .execute(params![before.micros(), limit])
+        })
+    }
+
+    /// What is due at or before `until`, by the time of the look; those that were looked at too early are put right.
+    fn sweep(
+        &mut self,
+        until: Timestamp,
+        limit: usize,
+    ) -> rusqlite::Result<Vec<(TenantId, ProcessId, Vec<u8>)>> {
+        let mut due = Vec::new();
+        let mut early: Vec<(i64, Option<i64>)> = Vec::new();
+        {
+            let mut read = self.events.prepare_cached(
+                "SELECT p.stream_id, p.deadline_us, t.name, p.process_id, p.state FROM process p \
+                 JOIN tenant t ON t.tenant_id = p.tenant_id \
+                 WHERE p.sweep_us IS NOT NULL AND p.sweep_us <= ?1 ORDER BY p.sweep_us",
+            )?;
+            let mut found = read.query([until.micros()])?;
+            while due.len() < limit
+                && early.len() < SWEEPS_MAX
+                && let Some(row) = found.next()?
+            {
+                let deadline: Option<i64> = row.get(1)?;
+                match deadline {
+                    Some(deadline) if deadline <= until.micros() => {
+                        let tenant =
+                            TenantId::parse(row.get_ref(2)?.as_str()?).map_err(unreadable)?;
+                        let process =
+                            ProcessId::parse(row.get_ref(3)?.as_str()?).map_err(unreadable)?;
+                        due.push((deadline, (tenant, process, row.get(4)?)));
+                    }
+                    Some(_) | None => early.push((row.get(0)?, deadline)),
+                }
+            }
+        }
+        if !early.is_empty() {
+            early.sort_unstable();
+            let transaction =
+                self.events.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            for (stream, _) in early {
+                // From the row, which may have moved on since it was read.
+                transaction
+                    .prepare_cached(
+                        "UPDATE process SET sweep_us = deadline_us WHERE stream_id = ?1",
+                    )?
+                    .execute([stream])?;
+            }
+            transaction.commit()?;
+        }
+        due.sort_by_key(|(deadline, _)| *deadline);
+        Ok(due.into_iter().map(|(_, process)| process).collect())
+    }
+}
+
+/// Archives one process, or removes a portion of its kept events and leaves the rest for the next time.
+fn archive_process(
+    transaction: &Transaction<'_>,
+    stream: i64,
+    limit: i64,
+) -> rusqlite::Result<usize> {
+    let dropped = transaction
+        .prepare_cached(
+            "DELETE FROM events_0 WHERE position IN \
+             (SELECT position FROM events_0 WHERE stream_id = ?1 LIMIT ?2)",
+        )?
+        .execute(params![stream, limit])?;
+    if dropped > 0 {
+        transaction
+            .prepare_cached("UPDATE event_table SET rows = rows - ?2 WHERE n = ?1")?
+            .execute(params![KEPT, i64::try_from(dropped).unwrap_or(i64::MAX)])?;
+    }
+    if dropped >= count(limit) {
+        return Ok(dropped);
+    }
+    let runs = transaction
+        .prepare_cached("DELETE FROM process_run WHERE stream_id = ?1")?
+        .execute([stream])?;
+    transaction
+        .prepare_cached(
+            "UPDATE process SET status = 'ARCHIVED', sweep_us = NULL, deadline_us = NULL, version = version + 1 \
+             WHERE stream_id = ?1",
+        )?
+        .execute([stream])?;
+    Ok(dropped + runs + 1)
+}
+
+fn count(rows: i64) -> usize {
+    usize::try_from(rows).unwrap_or(0)
+}
+
+impl KeeperSession for Session {
+    fn overdue(&mut self, until: Timestamp, limit: usize) -> Result<Vec<Overdue>> {
+        let due = self.sweep(until, limit).map_err(|error| classify("find overdue", error))?;
+        let mut overdue = Vec::with_capacity(due.len());
+        for (tenant, process, state) in due {
+            let last_log_at = self.logs_reader.newest(&tenant, &process)?;
+            overdue.push(Overdue { state: state_of(&state)?, tenant, process, last_log_at });
+        }
+        self.logs_reader.end_turn();
+        Ok(overdue)
+    }
+
+    fn put_off(
+        &mut self,
+        tenant: &TenantId,
+        process: &ProcessId,
+        deadline: Timestamp,
+    ) -> Result<()> {
+        self.write("put off", |transaction| {
+            transaction
+                .prepare_cached(
+                    "UPDATE process SET deadline_us = ?3, sweep_us = ?3 WHERE deadline_us < ?3 AND stream_id = \
+                     (SELECT s.stream_id FROM stream s JOIN tenant t ON t.tenant_id = s.tenant_id \
+                     WHERE t.name = ?1 AND s.stream_key = ?2)",
+                )?
+                .execute(params![tenant.as_str(), process.as_str(), deadline.micros()])
+                .map(|_| ())
+        })
+    }
+
+    fn archive(&mut self, before: Timestamp, limit: usize) -> Result<usize> {
+        let portion = i64::try_from(limit.max(1)).unwrap_or(i64::MAX);
+        let mut touched = self.archive_processes(before, portion)?;
+        touched += self.drop_events(before)?;
+        touched += self.drop_runs(before, portion)?;
+        touched += self.drop_dead_letters(before, portion)?;
+        let logs = logs::drop_older_than(&mut self.logs, before)?;
+        Ok(touched + usize::try_from(logs).unwrap_or(usize::MAX))
+    }
+
+    fn count_processes(&mut self) -> Result<Vec<(Status, u64)>> {
+        let read = || -> rusqlite::Result<Vec<(Status, u64)>> {
+            let mut counts = Status::ALL.map(|status| (status, 0));
+            let mut read = self.events.prepare_cached(
+                "SELECT status, count(*) FROM process GROUP BY tenant_id, status",
+            )?;
+            let mut found = read.query([])?;
+            while let Some(row) = found.next()? {
+                let status = Status::parse(row.get_ref(0)?.as_str()?);
+                let rows = unsigned(row.get(1)?);
+                if let Some((_, sum)) = counts.iter_mut().find(|(known, _)| Some(*known) == status)
+                {
+                    *sum += rows;
+                }
+            }
+            Ok(counts.to_vec())
+        };
+        read().map_err(|error| classify("count processes", error))
+    }
+
+    fn upkeep(&mut self, now: Timestamp) -> Result<Upkeep> {
+        let free_bytes = self.folder.free_bytes()?;
+        self.space.observe(free_bytes, self.settings.min_free_bytes);
+        let (_, pages, events) = checkpoint(&self.events)?;
+        self.events_wal.observe(pages, events);
+        let (_, pages, log) = checkpoint(&self.log)?;
+        self.log_wal.observe(pages, log);
+        let logs = logs::checkpoint(&self.logs)?;
+        let mut trimmed_rows = 0;
+        if self.looked_at.is_none_or(|looked_at| now.since(looked_at) >= SLOW_PAUSE) {
+            self.looked_at = Some(now);
+            idempotency::drop_older_than(&self.events, now.minus(self.settings.idempotency))?;
+            trimmed_rows = self.trim(now)?;
+        }
+        Ok(Upkeep {
+            free_bytes,
+            checkpointed_pages: events + log + logs,
+            trimmed_rows,
+            snapshot_position: snapshot::newest_position(&self.folder)?,
+        })
+    }
+}
