@@ -1,0 +1,318 @@
+//! Pages through the lines of one process, in the order of its own clock. This module merges the tables that hold them.
+//!
+//! A page is bounded twice: by the rows it returns and by the rows it looks at, since a filter by level may pass over
+//! many. A page that stops at the second bound holds fewer rows than asked, even none, and still names the next.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+use std::path::Path;
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::table::{self, Table};
+use super::{Cursor, extra, failed, file, keep_statements, level_number, level_of};
+use crate::domain::ids::{ProcessId, TenantId};
+use crate::domain::log_row::{Level, LogRow};
+use crate::domain::time::Timestamp;
+use crate::store::sqlite::connection::open_reader;
+use crate::store::{LogFilter, Page, Paged, Result, StoreError, StoredLog};
+
+/// Rows on one page at most, whatever is asked for.
+const PAGE_ROWS_MAX: usize = 10_000;
+
+/// Rows that one page looks at, at most: some tens of milliseconds.
+const LOOKED_AT_MAX: usize = 50_000;
+
+/// Rows read ahead from one table, so that a process spread over many tables does not fill the memory.
+const READ_AHEAD_ROWS: i64 = 512;
+
+/// How many rows at the end of a process's own time are looked at to find the newest by receipt.
+const NEWEST_ROWS: i64 = 32;
+
+/// Reads from `logs.db`. It keeps one snapshot until [`Reader::end_turn`].
+pub struct Reader {
+    connection: Connection,
+    in_turn: bool,
+}
+
+/// A process as `log_process` knows it.
+struct Known {
+    process_ref: i64,
+    first_table: i64,
+    last_table: i64,
+    last_ingested_us: i64,
+}
+
+impl Reader {
+    /// Opens `logs.db` in `folder`.
+    ///
+    /// # Errors
+    /// When the file is not there: a [`super::Session`] makes it.
+    pub fn open(folder: &Path) -> Result<Self> {
+        let connection = open_reader(&file(folder))?;
+        keep_statements(&connection);
+        Ok(Self { connection, in_turn: false })
+    }
+
+    /// Lines of `process` in the order (logged_at, log_id), from `filter.from` up to but not including `filter.to`.
+    /// None: no line of it is kept.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`] when `page.after` is no cursor: check it with [`Cursor::parse`] before.
+    pub fn page(
+        &mut self,
+        tenant: &TenantId,
+        process: &ProcessId,
+        filter: &LogFilter,
+        page: &Page,
+    ) -> Result<Option<Paged<StoredLog>>> {
+        let after = match &page.after {
+            None => None,
+            Some(cursor) => Some(Cursor::parse(&cursor.0).ok_or_else(|| StoreError::Refused {
+                call: "read logs",
+                source: "not a cursor of this listing".into(),
+            })?),
+        };
+        self.begin().map_err(failed("read logs"))?;
+        let Some(known) = self.known(tenant, process).map_err(failed("read logs"))? else {
+            return Ok(None);
+        };
+        // The place before the first line at or after `from`: a log_id is never below 1.
+        let from = filter.from.map(|logged_at| Cursor { logged_at, log_id: 0 });
+        let start = Cursor { logged_at: Timestamp::from_micros(i64::MIN), log_id: 0 };
+        let after = after.max(from).unwrap_or(start);
+        let mut merge = Merge::new(&self.connection, &known, after, filter.to)?;
+        let limit = page.limit.clamp(1, PAGE_ROWS_MAX);
+        let level_min = filter.level.map_or(0, level_number);
+        let mut rows: Vec<StoredLog> = Vec::new();
+        let mut place = after;
+        let mut looked_at = 0;
+        while let Some(line) = merge.next()? {
+            let shown = line.level >= level_min;
+            if rows.len() == limit && shown || looked_at == LOOKED_AT_MAX {
+                return Ok(Some(Paged { rows, next: Some(place.into_store()) }));
+            }
+            looked_at += 1;
+            place = line.place;
+            if shown {
+                rows.push(line.into_stored(tenant, process)?);
+            }
+        }
+        Ok(Some(Paged { rows, next: None }))
+    }
+
+    /// When the newest line of `process` came in, to within a few seconds and never later than it did. None: no line
+    /// of it is kept.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn newest(&mut self, tenant: &TenantId, process: &ProcessId) -> Result<Option<Timestamp>> {
+        let mut newest = || -> rusqlite::Result<Option<Timestamp>> {
+            self.begin()?;
+            let Some(known) = self.known(tenant, process)? else { return Ok(None) };
+            let sql = include_str!("../../../../sql/sqlite/logs_newest.sql")
+                .replace("{n}", &known.last_table.to_string());
+            let seen: Option<i64> = self
+                .connection
+                .prepare_cached(&sql)?
+                .query_row(params![known.process_ref, NEWEST_ROWS], |row| row.get(0))?;
+            let micros = seen.unwrap_or(i64::MIN).max(known.last_ingested_us);
+            Ok(Some(Timestamp::from_micros(micros)))
+        };
+        newest().map_err(failed("read newest log"))
+    }
+
+    /// Gives up the snapshot.
+    pub fn end_turn(&mut self) {
+        if std::mem::take(&mut self.in_turn)
+            && let Err(error) = self.connection.execute_batch("COMMIT")
+        {
+            log::warn!("a read of logs.db did not end well: {error}");
+        }
+    }
+
+    fn begin(&mut self) -> rusqlite::Result<()> {
+        if !self.in_turn {
+            self.connection.prepare_cached("BEGIN")?.execute([])?;
+            self.in_turn = true;
+        }
+        Ok(())
+    }
+
+    fn known(&self, tenant: &TenantId, process: &ProcessId) -> rusqlite::Result<Option<Known>> {
+        self.connection
+            .prepare_cached(
+                "SELECT process_ref, first_table, last_table, last_ingested_us FROM log_process
+                 WHERE tenant = ?1 AND process_id = ?2",
+            )?
+            .query_row([tenant.as_str(), process.as_str()], |row| {
+                Ok(Known {
+                    process_ref: row.get(0)?,
+                    first_table: row.get(1)?,
+                    last_table: row.get(2)?,
+                    last_ingested_us: row.get(3)?,
+                })
+            })
+            .optional()
+    }
+}
+
+/// A line as it was read.
+struct Line {
+    place: Cursor,
+    ingested_us: i64,
+    level: i64,
+    message: String,
+    extra: Option<String>,
+}
+
+impl Line {
+    fn into_stored(self, tenant: &TenantId, process: &ProcessId) -> Result<StoredLog> {
+        let log_id = self.place.log_id;
+        let level: Level = level_of(self.level).ok_or_else(|| StoreError::Corrupt {
+            what: format!("log row {log_id} has level {}", self.level),
+        })?;
+        let mut row = LogRow {
+            tenant: tenant.clone(),
+            process: process.clone(),
+            level,
+            message: self.message.into_boxed_str(),
+            event_type: None,
+            component: None,
+            details: None,
+            stack_trace: None,
+            logged_at: self.place.logged_at,
+            duration_us: None,
+            correlation_id: None,
+            trace_id: None,
+            span_id: None,
+        };
+        if let Some(column) = &self.extra {
+            extra::decode(column, &mut row).map_err(|error| StoreError::Corrupt {
+                what: format!("log row {log_id} has unreadable fields: {error}"),
+            })?;
+        }
+        Ok(StoredLog { log_id, ingested_at: Timestamp::from_micros(self.ingested_us), row })
+    }
+}
+
+/// One table's part of a merge.
+struct Source {
+    table_no: i64,
+    ahead: VecDeque<Line>,
+    /// Where to read on.
+    place: Cursor,
+    /// The table holds no more.
+    dry: bool,
+}
+
+/// All lines of one process after a place, in order, over all tables.
+struct Merge<'c> {
+    connection: &'c Connection,
+    process_ref: i64,
+    end_us: i64,
+    after: Cursor,
+    /// Tables not looked into yet. The one whose lines begin first is the last.
+    closed: Vec<Table>,
+    open: Vec<Source>,
+    /// The next line of each open table that has one.
+    heads: BinaryHeap<Reverse<(Cursor, usize)>>,
+}
+
+impl<'c> Merge<'c> {
+    fn new(
+        connection: &'c Connection,
+        known: &Known,
+        after: Cursor,
+        to: Option<Timestamp>,
+    ) -> Result<Self> {
+        let end_us = to.map_or(i64::MAX, Timestamp::micros);
+        let mut closed = table::all(connection).map_err(failed("read logs"))?;
+        closed.retain(|table| {
+            (known.first_table..=known.last_table).contains(&table.number)
+                && table.logged_us_max >= after.logged_at.micros()
+                && table.logged_us_min < end_us
+        });
+        closed.sort_by_key(|table| Reverse((table.logged_us_min, table.number)));
+        let heads = BinaryHeap::new();
+        let process_ref = known.process_ref;
+        Ok(Self { connection, process_ref, end_us, after, closed, open: Vec::new(), heads })
+    }
+
+    fn next(&mut self) -> Result<Option<Line>> {
+        loop {
+            let head = self.heads.peek().map(|Reverse((place, _))| place.logged_at.micros());
+            match self.closed.last() {
+                // Only a table whose lines may begin before the head can change what comes next.
+                Some(table) if head.is_none_or(|head| table.logged_us_min <= head) => {
+                    let table_no = table.number;
+                    self.closed.pop();
+                    let ahead = VecDeque::new();
+                    self.open.push(Source { table_no, ahead, place: self.after, dry: false });
+                    self.put_head(self.open.len() - 1)?;
+                }
+                _ => break,
+            }
+        }
+        let Some(Reverse((_, index))) = self.heads.pop() else { return Ok(None) };
+        let line = self.open[index].ahead.pop_front();
+        self.put_head(index)?;
+        Ok(line)
+    }
+
+    /// Puts the next line of an open table among the heads, if it has one.
+    fn put_head(&mut self, index: usize) -> Result<()> {
+        let source = &mut self.open[index];
+        if source.ahead.is_empty() && !source.dry {
+            source
+                .read_ahead(self.connection, self.process_ref, self.end_us)
+                .map_err(failed("read logs"))?;
+        }
+        if let Some(line) = source.ahead.front() {
+            self.heads.push(Reverse((line.place, index)));
+        }
+        Ok(())
+    }
+}
+
+impl Source {
+    fn read_ahead(
+        &mut self,
+        connection: &Connection,
+        process_ref: i64,
+        end_us: i64,
+    ) -> rusqlite::Result<()> {
+        let number = self.table_no.to_string();
+        let place_us = self.place.logged_at.micros();
+        if place_us < end_us {
+            let sql = include_str!("../../../../sql/sqlite/logs_page_moment.sql");
+            let mut moment = connection.prepare_cached(&sql.replace("{n}", &number))?;
+            let log_id = self.place.log_id;
+            self.take(moment.query([process_ref, place_us, log_id, READ_AHEAD_ROWS])?)?;
+        }
+        let taken = i64::try_from(self.ahead.len()).unwrap_or(i64::MAX);
+        if taken < READ_AHEAD_ROWS {
+            let sql = include_str!("../../../../sql/sqlite/logs_page.sql");
+            let mut later = connection.prepare_cached(&sql.replace("{n}", &number))?;
+            let wanted = READ_AHEAD_ROWS - taken;
+            self.take(later.query([process_ref, place_us, end_us, wanted])?)?;
+        }
+        self.dry = self.ahead.len() < usize::try_from(READ_AHEAD_ROWS).unwrap_or(usize::MAX);
+        Ok(())
+    }
+
+    fn take(&mut self, mut rows: rusqlite::Rows<'_>) -> rusqlite::Result<()> {
+        while let Some(row) = rows.next()? {
+            self.place =
+                Cursor { logged_at: Timestamp::from_micros(row.get(1)?), log_id: row.get(0)? };
+            self.ahead.push_back(Line {
+                place: self.place,
+                ingested_us: row.get(2)?,
+                level: row.get(3)?,
+                message: row.get(4)?,
+                extra: row.get(5)?,
+            });
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,221 @@
+//! The tables that rows go to, one after the other. This module lists them, rolls them and drops them.
+
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
+
+use super::failed;
+use crate::domain::time::Timestamp;
+use crate::store::{Result, StoreError};
+
+/// The form of `logs.db` that this build reads and writes.
+const SCHEMA_VERSION: i64 = 1;
+
+/// Tables roll once a day, so that retention drops no more than a day at once.
+const DAY_US: i64 = 86_400_000_000;
+
+/// Rows in one table, while there are few tables: its index then stays in the page cache.
+const ROWS_MAX: i64 = 1_000_000;
+
+/// Tables at most: a page may have to look into each of them, and SQLite joins at most 500 into one view.
+const TABLES_MAX: i64 = 400;
+
+/// After so many tables [`ROWS_MAX`] doubles, so that the tables last for any amount of data.
+const TABLES_PER_DOUBLING: i64 = 50;
+
+/// One row of `log_table`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Table {
+    pub(super) number: i64,
+    /// The receipt of its first row.
+    pub(super) opened_us: i64,
+    pub(super) first_log_id: i64,
+    pub(super) last_log_id: i64,
+    pub(super) last_ingested_us: i64,
+    /// The bounds of the lines' own times, so that a page passes over tables that cannot matter.
+    pub(super) logged_us_min: i64,
+    pub(super) logged_us_max: i64,
+}
+
+const COLUMNS: &str = "table_no, opened_us, first_log_id, last_log_id, last_ingested_us, logged_us_min, logged_us_max";
+
+impl Table {
+    fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self {
+            number: row.get(0)?,
+            opened_us: row.get(1)?,
+            first_log_id: row.get(2)?,
+            last_log_id: row.get(3)?,
+            last_ingested_us: row.get(4)?,
+            logged_us_min: row.get(5)?,
+            logged_us_max: row.get(6)?,
+        })
+    }
+
+    /// Whether rows that come in at `now` belong into a new table, where there are `tables` by now.
+    fn is_full(&self, now: Timestamp, tables: i64) -> bool {
+        let rows_max = ROWS_MAX << (tables / TABLES_PER_DOUBLING);
+        let rows = self.last_log_id - self.first_log_id + 1;
+        let another_day = self.opened_us / DAY_US != now.micros() / DAY_US;
+        tables < TABLES_MAX && rows > 0 && (another_day || rows >= rows_max)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.last_log_id < self.first_log_id
+    }
+
+    /// Notes the rows of one batch.
+    pub(super) fn save(&self, connection: &Connection) -> rusqlite::Result<()> {
+        connection
+            .prepare_cached(
+                "UPDATE log_table SET opened_us = ?2, last_log_id = ?3, last_ingested_us = ?4, logged_us_min = ?5,
+                 logged_us_max = ?6 WHERE table_no = ?1",
+            )?
+            .execute(params![
+                self.number,
+                self.opened_us,
+                self.last_log_id,
+                self.last_ingested_us,
+                self.logged_us_min,
+                self.logged_us_max
+            ])?;
+        Ok(())
+    }
+}
+
+/// Makes or checks what the file needs.
+///
+/// # Errors
+/// [`StoreError::Corrupt`] when a newer version of this program has written the file.
+pub fn migrate(connection: &mut Connection) -> Result<()> {
+    let transaction = connection
+        .transaction_with_behavior(TransactionBehavior::Immediate)
+        .map_err(failed("migrate logs"))?;
+    let version: i64 = transaction
+        .pragma_query_value(None, "user_version", |row| row.get(0))
+        .map_err(failed("migrate logs"))?;
+    if version > SCHEMA_VERSION {
+        let what = format!("logs.db has form {version}, and this version knows {SCHEMA_VERSION}");
+        return Err(StoreError::Corrupt { what });
+    }
+    if version == SCHEMA_VERSION {
+        return Ok(());
+    }
+    let make = || -> rusqlite::Result<()> {
+        transaction.execute_batch(include_str!("../../../../sql/sqlite/logs_schema.sql"))?;
+        make_view(&transaction)?;
+        transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+        transaction.commit()
+    };
+    make().map_err(failed("migrate logs"))
+}
+
+/// All tables, the oldest first.
+pub(super) fn all(connection: &Connection) -> rusqlite::Result<Vec<Table>> {
+    connection
+        .prepare_cached(&format!("SELECT {COLUMNS} FROM log_table ORDER BY table_no"))?
+        .query_map([], Table::read)?
+        .collect()
+}
+
+/// The table for rows that come in at `now`: the newest, or a new one where that is full. In a write transaction.
+pub(super) fn current(connection: &Connection, now: Timestamp) -> rusqlite::Result<Table> {
+    let newest = connection
+        .prepare_cached(&format!("SELECT {COLUMNS} FROM log_table ORDER BY table_no DESC LIMIT 1"))?
+        .query_row([], Table::read)
+        .optional()?;
+    let Some(newest) = newest else { return roll(connection, 1, 1, now) };
+    let tables = connection
+        .prepare_cached("SELECT count(*) FROM log_table")?
+        .query_row([], |row| row.get(0))?;
+    if newest.is_full(now, tables) {
+        roll(connection, newest.number + 1, newest.last_log_id + 1, now)
+    } else {
+        Ok(newest)
+    }
+}
+
+fn roll(
+    connection: &Connection,
+    number: i64,
+    first_log_id: i64,
+    now: Timestamp,
+) -> rusqlite::Result<Table> {
+    let template = include_str!("../../../../sql/sqlite/logs_table.sql");
+    connection.execute_batch(&template.replace("{n}", &number.to_string()))?;
+    let table = Table {
+        number,
+        opened_us: now.micros(),
+        first_log_id,
+        last_log_id: first_log_id - 1,
+        last_ingested_us: now.micros(),
+        logged_us_min: i64::MAX,
+        logged_us_max: i64::MIN,
+    };
+    connection.execute(
+        &format!("INSERT INTO log_table ({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)"),
+        params![
+            table.number,
+            table.opened_us,
+            table.first_log_id,
+            table.last_log_id,
+            table.last_ingested_us,
+            table.logged_us_min,
+            table.logged_us_max
+        ],
+    )?;
+    make_view(connection)?;
+    Ok(table)
+}
+
+fn make_view(connection: &Connection) -> rusqlite::Result<()> {
+    let tables = all(connection)?;
+    let rows = if tables.is_empty() {
+        "SELECT NULL AS log_id, NULL AS process_ref, NULL AS logged_us, NULL AS ingested_us, NULL AS level, \
+         NULL AS message, NULL AS extra WHERE 0"
+            .to_string()
+    } else {
+        let each = tables.iter().map(|table| format!("SELECT * FROM logs_{}", table.number));
+        each.collect::<Vec<_>>().join(" UNION ALL ")
+    };
+    connection.execute_batch("DROP VIEW IF EXISTS process_logs")?;
+    let template = include_str!("../../../../sql/sqlite/logs_view.sql");
+    connection.execute_batch(&template.replace("{rows}", &rows))
+}
+
+/// Drops the tables whose newest row came in before `before`, for all tenants, one to a transaction so that writers
+/// get their turn. Returns how many rows are gone.
+///
+/// # Errors
+/// What is dropped by then stays dropped; the rest waits for the next call.
+pub fn drop_older_than(connection: &mut Connection, before: Timestamp) -> Result<u64> {
+    let mut gone = 0;
+    loop {
+        let transaction = connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)
+            .map_err(failed("drop logs"))?;
+        match drop_one(&transaction, before).map_err(failed("drop logs"))? {
+            None => return Ok(gone),
+            Some(rows) => gone += rows,
+        }
+        transaction.commit().map_err(failed("drop logs"))?;
+    }
+}
+
+fn drop_one(transaction: &Transaction<'_>, before: Timestamp) -> rusqlite::Result<Option<u64>> {
+    let tables = all(transaction)?;
+    let old = |table: &&Table| table.last_ingested_us < before.micros() && !table.is_empty();
+    let Some(table) = tables.iter().find(old) else { return Ok(None) };
+    if tables.last() == Some(table) {
+        // The newest row of log_table holds the last log_id, so there must be a newer one before this one goes.
+        roll(transaction, table.number + 1, table.last_log_id + 1, before)?;
+    }
+    transaction
+        .execute_batch(&format!("DROP VIEW process_logs; DROP TABLE logs_{}", table.number))?;
+    transaction.execute("DELETE FROM log_table WHERE table_no = ?1", [table.number])?;
+    // A process without rows in any table is forgotten: PL/SQL makes a new process id for each run.
+    transaction.execute(
+        "DELETE FROM log_process WHERE last_table < (SELECT min(table_no) FROM log_table)",
+        [],
+    )?;
+    make_view(transaction)?;
+    Ok(Some(u64::try_from(table.last_log_id - table.first_log_id + 1).unwrap_or(0)))
+}
