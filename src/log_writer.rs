@@ -1,11 +1,726 @@
-//! Writes log rows in bulk. This module is the `logs-N` thread.
+//! Writes log rows in bulk. This module is the `logs-N` thread: it gathers postings and writes them, many with one
+//! commit [BL2].
+//!
+//! A batch is written when it is large enough, when somebody waits for its commit and no more is there to join it, or
+//! when its oldest row has waited [`TIMER`]. A posting is never split over two commits, so that an answer is true for
+//! all of its rows.
+//!
+//! A failed write keeps its rows and is tried again, at growing intervals. Up to [`KEPT_ROWS_MAX`] rows are kept
+//! meanwhile; then nothing is taken from the channel any more, the channel fills, and the doors answer 503 [BL4].
+//! What a source that cannot wait loses is counted, here and nowhere else.
 
+use std::collections::VecDeque;
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam::channel::{Receiver, Sender, after, never, select};
+
+use crate::component::{Component, Stop};
 use crate::domain::log_row::LogRow;
-use crate::mailbox::ReplyTo;
+use crate::mailbox::{Answer, ReplyTo, wake_all};
+use crate::store::{LogSession, StoreError};
+use crate::telemetry::metrics::Metrics;
+
+/// How long a row waits for company where nobody waits for its commit.
+pub const TIMER: Duration = Duration::from_millis(200);
+
+/// Rows kept while the store fails: some 20 MB of lines of the usual length.
+pub const KEPT_ROWS_MAX: usize = 50_000;
+
+/// How long somebody waits for a commit that keeps failing, before being told to try again later.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The pause after the first failed write; it doubles up to [`PAUSE_MAX`], and each is drawn from its upper half.
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// Writes that may fail at the stop before the rows are given up: about 3 s in all.
+const LAST_TRIES: u32 = 6;
+
+const SHEDDING: &str = "log rows are not taken: the disk is nearly full";
+const FAILING: &str = "log rows cannot be written at the moment";
+const REFUSED: &str = "the store refuses these log rows";
 
 /// Log rows of one request on their way to the store.
 pub struct LogPosting {
     pub rows: Vec<LogRow>,
     /// Who waits for the commit; None for a source that cannot wait.
     pub reply: Option<ReplyTo>,
+}
+
+/// Starts a log writer. `shedding` says whether log rows are to be dropped for lack of space.
+///
+/// # Errors
+/// When the system gives no thread.
+pub fn start(
+    name: String,
+    session: Box<dyn LogSession>,
+    postings: Receiver<LogPosting>,
+    batch_rows: usize,
+    shedding: Arc<dyn Fn() -> bool + Send + Sync>,
+    metrics: Arc<Metrics>,
+    ended: Sender<String>,
+) -> io::Result<Component> {
+    Component::start(name, ended, move |stop| {
+        let mut writer = Writer::new(session, batch_rows, shedding, metrics);
+        while let Some(taken) = wait(&writer, &postings, &stop) {
+            if let Some(posting) = taken {
+                writer.take(posting, Instant::now());
+            }
+            writer.pass(&postings, Instant::now())?;
+        }
+        drain(&mut writer, &postings)
+    })
+}
+
+/// Waits for a posting or for the time that the writer asks for. None: it is time to stop.
+fn wait(
+    writer: &Writer,
+    postings: &Receiver<LogPosting>,
+    stop: &Stop,
+) -> Option<Option<LogPosting>> {
+    let timer = writer
+        .due_at()
+        .map_or_else(never, |due_at| after(due_at.saturating_duration_since(Instant::now())));
+    let nothing = never();
+    let source = if writer.has_room() { postings } else { &nothing };
+    select! {
+        recv(stop.channel()) -> _ => None,
+        recv(timer) -> _ => Some(None),
+        recv(source) -> posting => match posting {
+            Ok(posting) => Some(Some(posting)),
+            // Nobody is left to post, so what is kept is all there will be. Ending uninvited would stop the service.
+            Err(_) => if writer.is_empty() {
+                let _ = stop.channel().recv();
+                None
+            } else if stop.sleep(TIMER) {
+                Some(None)
+            } else {
+                None
+            },
+        },
+    }
+}
+
+/// Writes what is kept and what the channel still holds. Rows that cannot be written by then are lost and counted.
+fn drain(writer: &mut Writer, postings: &Receiver<LogPosting>) -> anyhow::Result<()> {
+    loop {
+        writer.hurry();
+        writer.pass(postings, Instant::now())?;
+        if writer.is_empty() && postings.is_empty() {
+            return Ok(());
+        }
+        if writer.tries >= LAST_TRIES {
+            writer.give_up(postings);
+            return Ok(());
+        }
+        let pause = writer.due_at().map(|due_at| due_at.saturating_duration_since(Instant::now()));
+        thread::sleep(pause.unwrap_or_default());
+    }
+}
+
+/// A posting, and since when it is kept.
+struct Kept {
+    posting: LogPosting,
+    since: Instant,
+}
+
+/// One posting's part of the batch.
+struct Part {
+    /// Where its rows end in the batch.
+    end: usize,
+    reply: Option<ReplyTo>,
+    since: Instant,
+}
+
+/// Gathers postings, writes them and answers whoever waits. Driven by [`Writer::pass`].
+pub struct Writer {
+    session: Box<dyn LogSession>,
+    batch_rows: usize,
+    shedding: Arc<dyn Fn() -> bool + Send + Sync>,
+    metrics: Arc<Metrics>,
+    kept: VecDeque<Kept>,
+    kept_rows: usize,
+    /// How many of the kept postings somebody waits for.
+    waiting: usize,
+    /// Writes that failed since the last one that did not.
+    tries: u32,
+    /// When to write again after a failure.
+    retry_at: Option<Instant>,
+    jitter: RandomState,
+}
+
+impl Writer {
+    /// A writer of batches of `batch_rows` rows, more where the last posting has more.
+    pub fn new(
+        session: Box<dyn LogSession>,
+        batch_rows: usize,
+        shedding: Arc<dyn Fn() -> bool + Send + Sync>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self {
+            session,
+            batch_rows: batch_rows.max(1),
+            shedding,
+            metrics,
+            kept: VecDeque::new(),
+            kept_rows: 0,
+            waiting: 0,
+            tries: 0,
+            retry_at: None,
+            jitter: RandomState::new(),
+        }
+    }
+
+    /// Keeps a posting for the next write.
+    pub fn take(&mut self, posting: LogPosting, now: Instant) {
+        self.kept_rows += posting.rows.len();
+        self.waiting += usize::from(posting.reply.is_some());
+        self.kept.push_back(Kept { posting, since: now });
+    }
+
+    /// Whether one more posting may be taken.
+    pub fn has_room(&self) -> bool {
+        self.kept_rows < KEPT_ROWS_MAX
+    }
+
+    /// Whether everything taken is settled.
+    pub fn is_empty(&self) -> bool {
+        self.kept.is_empty()
+    }
+
+    /// When [`Writer::pass`] has something to do without a further posting. None: only a posting gives it work.
+    pub fn due_at(&self) -> Option<Instant> {
+        let oldest = self.kept.front()?.since;
+        Some(self.retry_at.unwrap_or(oldest + TIMER))
+    }
+
+    /// Takes what is in the channel and writes what is due: at most about a channel full of rows.
+    ///
+    /// # Errors
+    /// What no later try can mend. The caller stops, and nobody is answered.
+    pub fn pass(
+        &mut self,
+        postings: &Receiver<LogPosting>,
+        now: Instant,
+    ) -> Result<(), StoreError> {
+        let mut passed = 0;
+        loop {
+            self.fill(postings, now);
+            if (self.shedding)() {
+                self.shed();
+                return Ok(());
+            }
+            let failing = self.retry_at.is_some_and(|retry_at| now < retry_at);
+            let due = self.kept_rows >= self.batch_rows
+                || self.waiting > 0
+                || self.retry_at.is_some()
+                || self.kept.front().is_some_and(|oldest| now >= oldest.since + TIMER);
+            if self.kept.is_empty() || failing || !due || passed >= KEPT_ROWS_MAX {
+                return Ok(());
+            }
+            passed += self.write(now)?;
+        }
+    }
+
+    /// Makes everything kept due at once.
+    fn hurry(&mut self) {
+        let long_ago = Instant::now().checked_sub(TIMER);
+        if let (Some(oldest), Some(long_ago)) = (self.kept.front_mut(), long_ago) {
+            oldest.since = oldest.since.min(long_ago);
+        }
+    }
+
+    /// Takes postings until there is a batch; while the store fails, until there is no room.
+    fn fill(&mut self, postings: &Receiver<LogPosting>, now: Instant) {
+        let rows_max = if self.tries == 0 { self.batch_rows } else { KEPT_ROWS_MAX };
+        while self.kept_rows < rows_max
+            && let Ok(posting) = postings.try_recv()
+        {
+            self.take(posting, now);
+        }
+    }
+
+    /// Writes one batch. Returns how many rows it settled, at least one where anything is kept.
+    fn write(&mut self, now: Instant) -> Result<usize, StoreError> {
+        let mut rows = Vec::with_capacity(self.kept_rows);
+        let mut parts = Vec::with_capacity(self.kept.len());
+        while rows.len() < self.batch_rows
+            && let Some(Kept { mut posting, since }) = self.kept.pop_front()
+        {
+            rows.append(&mut posting.rows);
+            self.waiting -= usize::from(posting.reply.is_some());
+            parts.push(Part { end: rows.len(), reply: posting.reply, since });
+        }
+        self.kept_rows -= rows.len();
+        let settled = rows.len().max(1);
+        match self.write_rows(&rows) {
+            Ok(()) => answer(parts, |count| Answer::Logged(count)),
+            Err(error) if error.is_transient() => self.put_off(rows, parts, now, &error),
+            Err(StoreError::Refused { .. }) => self.write_apart(rows, parts, now)?,
+            Err(error) => return Err(error),
+        }
+        Ok(settled)
+    }
+
+    fn write_rows(&mut self, rows: &[LogRow]) -> Result<(), StoreError> {
+        let began = Instant::now();
+        self.session.write(rows)?;
+        self.metrics.log_batch_seconds.observe(began.elapsed().as_secs_f64());
+        self.metrics.log_rows.inc_by(count(rows.len()));
+        self.tries = 0;
+        self.retry_at = None;
+        Ok(())
+    }
+
+    /// Writes each posting by itself, because one of them holds a row that the store refuses and always will.
+    fn write_apart(
+        &mut self,
+        rows: Vec<LogRow>,
+        parts: Vec<Part>,
+        now: Instant,
+    ) -> Result<(), StoreError> {
+        for (rows, part) in split(rows, parts) {
+            let part = vec![Part { end: rows.len(), ..part }];
+            match self.write_rows(&rows) {
+                Ok(()) => answer(part, |count| Answer::Logged(count)),
+                Err(error) if error.is_transient() => self.put_off(rows, part, now, &error),
+                Err(error @ StoreError::Refused { .. }) => {
+                    log::error!("{} log rows are lost: {error}", rows.len());
+                    self.metrics.log_rows_shed.inc_by(count(rows.len()));
+                    answer(part, |_| Answer::Unavailable(REFUSED));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps the rows of a failed write, in their place, for a later try. Whoever waits is sent away where the store
+    /// takes no writes, or after [`PATIENCE`]: they can send their rows again, and the others cannot.
+    fn put_off(&mut self, rows: Vec<LogRow>, parts: Vec<Part>, now: Instant, error: &StoreError) {
+        log::warn!("{} log rows put off: {error}", rows.len());
+        let ceiling = PAUSE_MIN.saturating_mul(1 << self.tries.min(16)).min(PAUSE_MAX);
+        let part = u32::try_from(self.jitter.hash_one((self.tries, now)) % 1000).unwrap_or(0);
+        self.retry_at = Some(now + ceiling / 2 + ceiling / 2000 * part);
+        self.tries += 1;
+        for (rows, part) in split(rows, parts).into_iter().rev() {
+            self.kept_rows += rows.len();
+            self.waiting += usize::from(part.reply.is_some());
+            let posting = LogPosting { rows, reply: part.reply };
+            self.kept.push_front(Kept { posting, since: part.since });
+        }
+        let closed = matches!(error, StoreError::NoSpace { .. });
+        self.send_away(FAILING, |kept| closed || now >= kept.since + PATIENCE);
+    }
+
+    /// Drops everything kept: the disk is nearly full, and events come first.
+    fn shed(&mut self) {
+        self.send_away(SHEDDING, |_| true);
+        if self.kept_rows > 0 {
+            log::warn!("{} log rows are lost: the disk is nearly full", self.kept_rows);
+        }
+        self.metrics.log_rows_shed.inc_by(count(self.kept_rows));
+        self.kept.clear();
+        self.kept_rows = 0;
+        self.tries = 0;
+        self.retry_at = None;
+    }
+
+    /// Answers those who wait and are `chosen` that nothing was written, and forgets their rows.
+    fn send_away(&mut self, why: &'static str, chosen: impl Fn(&Kept) -> bool) {
+        if self.waiting == 0 {
+            return;
+        }
+        let mut mailboxes = Vec::new();
+        for kept in std::mem::take(&mut self.kept) {
+            if kept.posting.reply.is_some() && chosen(&kept) {
+                self.kept_rows -= kept.posting.rows.len();
+                self.waiting -= 1;
+                let put = |reply: ReplyTo| reply.put(Answer::Unavailable(why));
+                mailboxes.extend(kept.posting.reply.map(put));
+            } else {
+                self.kept.push_back(kept);
+            }
+        }
+        wake_all(mailboxes);
+    }
+
+    /// Counts everything kept or still in the channel as lost, and sends away whoever waits for it.
+    fn give_up(&mut self, postings: &Receiver<LogPosting>) {
+        while let Ok(posting) = postings.try_recv() {
+            self.take(posting, Instant::now());
+        }
+        self.send_away(FAILING, |_| true);
+        if self.kept_rows > 0 {
+            log::error!("{} log rows are lost: the store fails at the stop", self.kept_rows);
+        }
+        self.metrics.log_rows_shed.inc_by(count(self.kept_rows));
+        self.kept.clear();
+        self.kept_rows = 0;
+    }
+}
+
+/// The batch in postings again.
+fn split(mut rows: Vec<LogRow>, parts: Vec<Part>) -> Vec<(Vec<LogRow>, Part)> {
+    let mut pairs: Vec<_> = Vec::with_capacity(parts.len());
+    let starts: Vec<usize> =
+        std::iter::once(0).chain(parts.iter().map(|part| part.end)).take(parts.len()).collect();
+    for (part, start) in parts.into_iter().zip(starts).rev() {
+        pairs.push((rows.split_off(start), part));
+    }
+    pairs.reverse();
+    pairs
+}
+
+/// Answers whoever waits for a part of the batch with what `say` makes of its number of rows.
+fn answer(parts: Vec<Part>, say: impl Fn(usize) -> Answer) {
+    let mut start = 0;
+    let mut mailboxes = Vec::new();
+    for part in parts {
+        if let Some(reply) = part.reply {
+            mailboxes.push(reply.put(say(part.end - start)));
+        }
+        start = part.end;
+    }
+    wake_all(mailboxes);
+}
+
+fn count(rows: usize) -> u64 {
+    u64::try_from(rows).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use crossbeam::channel;
+    use parking_lot::Mutex;
+
+    use super::*;
+    use crate::component::End;
+    use crate::domain::ids::{ProcessId, TenantId};
+    use crate::domain::log_row::Level;
+    use crate::domain::time::Timestamp;
+    use crate::mailbox::{Address, ChannelMailbox, Letter};
+    use crate::store::Result as StoreResult;
+
+    const SOON: Duration = Duration::from_secs(10);
+
+    /// What the store does with the next writes; then it takes everything.
+    #[derive(Default)]
+    struct Script {
+        errors: VecDeque<StoreError>,
+        /// The messages of each batch written.
+        batches: Vec<Vec<String>>,
+        /// Refuses every batch that holds this message.
+        poison: Option<&'static str>,
+    }
+
+    #[derive(Clone, Default)]
+    struct FakeSession(Arc<Mutex<Script>>);
+
+    impl LogSession for FakeSession {
+        fn write(&mut self, rows: &[LogRow]) -> StoreResult<()> {
+            let mut script = self.0.lock();
+            if let Some(error) = script.errors.pop_front() {
+                return Err(error);
+            }
+            if rows.iter().any(|row| Some(&*row.message) == script.poison) {
+                return Err(StoreError::Refused { call: "write logs", source: "poison".into() });
+            }
+            script.batches.push(rows.iter().map(|row| row.message.to_string()).collect());
+            Ok(())
+        }
+    }
+
+    struct Bench {
+        writer: Writer,
+        store: FakeSession,
+        metrics: Arc<Metrics>,
+        full: Arc<AtomicBool>,
+        post: Sender<LogPosting>,
+        postings: Receiver<LogPosting>,
+        mailbox: Arc<ChannelMailbox>,
+        letters: Receiver<Letter>,
+        now: Instant,
+    }
+
+    impl Bench {
+        fn new(batch_rows: usize) -> Self {
+            let (post, postings) = channel::bounded(1000);
+            let (mailbox, letters) = ChannelMailbox::new();
+            let store = FakeSession::default();
+            let metrics = Arc::new(Metrics::new());
+            let full = Arc::new(AtomicBool::new(false));
+            let shedding = {
+                let full = Arc::clone(&full);
+                Arc::new(move || full.load(Ordering::Relaxed))
+            };
+            let session = Box::new(store.clone());
+            let writer = Writer::new(session, batch_rows, shedding, Arc::clone(&metrics));
+            let now = Instant::now();
+            Self { writer, store, metrics, full, post, postings, mailbox, letters, now }
+        }
+
+        fn send(&self, messages: &[&str]) {
+            self.post.send(LogPosting { rows: rows(messages), reply: None }).unwrap();
+        }
+
+        fn ask(&self, slot: u32, messages: &[&str]) {
+            let reply = ReplyTo {
+                mailbox: Arc::clone(&self.mailbox) as Arc<_>,
+                address: Address { slot, generation: 0 },
+                context: Box::new(()),
+            };
+            self.post.send(LogPosting { rows: rows(messages), reply: Some(reply) }).unwrap();
+        }
+
+        fn fail(&self, error: StoreError) {
+            self.store.0.lock().errors.push_back(error);
+        }
+
+        fn pass_after(&mut self, pause: Duration) {
+            self.now += pause;
+            self.writer.pass(&self.postings, self.now).unwrap();
+        }
+
+        fn pass(&mut self) {
+            self.pass_after(Duration::ZERO);
+        }
+
+        fn batches(&self) -> Vec<Vec<String>> {
+            self.store.0.lock().batches.clone()
+        }
+
+        /// Slot and answer of each letter, in words.
+        fn answers(&self) -> Vec<String> {
+            let said = |letter: Letter| match letter.answer {
+                Answer::Logged(count) => format!("{}: {count} logged", letter.address.slot),
+                Answer::Unavailable(why) => format!("{}: {why}", letter.address.slot),
+                Answer::Verdicts(_) => unreachable!("nobody posted envelopes"),
+            };
+            self.letters.try_iter().map(said).collect()
+        }
+    }
+
+    fn rows(messages: &[&str]) -> Vec<LogRow> {
+        let row = |message: &&str| LogRow {
+            tenant: TenantId::parse("contoso").unwrap(),
+            process: ProcessId::parse("p").unwrap(),
+            level: Level::Info,
+            message: (*message).into(),
+            event_type: None,
+            component: None,
+            details: None,
+            stack_trace: None,
+            logged_at: Timestamp::default(),
+            duration_us: None,
+            correlation_id: None,
+            trace_id: None,
+            span_id: None,
+        };
+        messages.iter().map(row).collect()
+    }
+
+    fn busy() -> StoreError {
+        StoreError::Busy { call: "write logs", source: "locked".into() }
+    }
+
+    fn no_space() -> StoreError {
+        StoreError::NoSpace { call: "write logs", why: "the disk is full", source: "full".into() }
+    }
+
+    #[test]
+    fn a_row_nobody_waits_for_is_written_when_the_timer_runs_out() {
+        let mut bench = Bench::new(10);
+        bench.send(&["a"]);
+        bench.pass();
+        bench.pass_after(TIMER / 2);
+        assert_eq!(bench.batches(), Vec::<Vec<String>>::new());
+        assert_eq!(bench.writer.due_at(), Some(bench.now + TIMER / 2));
+        bench.pass_after(TIMER / 2);
+        assert_eq!(bench.batches(), [["a"]]);
+        assert_eq!((bench.writer.due_at(), bench.metrics.log_rows.get()), (None, 1));
+    }
+
+    #[test]
+    fn a_full_batch_is_written_at_once_and_the_rest_waits() {
+        let mut bench = Bench::new(2);
+        for message in ["a", "b", "c", "d", "e"] {
+            bench.send(&[message]);
+        }
+        bench.pass();
+        assert_eq!(bench.batches(), [["a", "b"], ["c", "d"]]);
+        assert!(!bench.writer.is_empty());
+    }
+
+    #[test]
+    fn somebody_who_waits_is_answered_after_the_commit_without_the_timer() {
+        let mut bench = Bench::new(10);
+        bench.send(&["a"]);
+        bench.ask(7, &["b", "c"]);
+        bench.ask(8, &[]);
+        bench.pass();
+        assert_eq!(bench.batches(), [["a", "b", "c"]]);
+        assert_eq!(bench.answers(), ["7: 2 logged", "8: 0 logged"]);
+    }
+
+    #[test]
+    fn a_posting_is_never_split_over_two_commits() {
+        let mut bench = Bench::new(2);
+        bench.send(&["a"]);
+        bench.ask(1, &["b", "c", "d"]);
+        bench.pass();
+        assert_eq!(bench.batches(), [["a", "b", "c", "d"]]);
+    }
+
+    #[test]
+    fn a_failed_write_keeps_its_rows_in_order_and_is_tried_again_after_a_growing_pause() {
+        let mut bench = Bench::new(1);
+        (0..3).for_each(|_| bench.fail(busy()));
+        bench.ask(1, &["a"]);
+        bench.send(&["b"]);
+        let mut pauses = Vec::new();
+        bench.pass();
+        while let Some(due_at) = bench.writer.due_at() {
+            pauses.push(due_at - bench.now);
+            bench.send(&["late"]);
+            bench.pass();
+            bench.pass_after(due_at - bench.now);
+        }
+        assert_eq!(pauses.len(), 3);
+        for (pause, most) in pauses.iter().zip([50, 100, 200]) {
+            let most = Duration::from_millis(most);
+            assert!((most / 2..=most).contains(pause), "{pause:?} of {most:?}");
+        }
+        assert_eq!(bench.batches().concat(), ["a", "b", "late", "late", "late"]);
+        assert_eq!(bench.answers(), ["1: 1 logged"]);
+        assert_eq!(bench.metrics.log_rows_shed.get(), 0);
+    }
+
+    #[test]
+    fn a_store_that_takes_no_writes_sends_those_who_wait_away_and_keeps_the_rest() {
+        let mut bench = Bench::new(10);
+        bench.fail(no_space());
+        bench.send(&["kept"]);
+        bench.ask(1, &["again later"]);
+        bench.pass();
+        assert_eq!(bench.answers(), [format!("1: {FAILING}")]);
+        bench.pass_after(SOON);
+        assert_eq!(bench.batches(), [["kept"]]);
+    }
+
+    #[test]
+    fn nobody_waits_for_ever() {
+        let mut bench = Bench::new(10);
+        (0..2).for_each(|_| bench.fail(busy()));
+        bench.ask(1, &["a"]);
+        bench.pass();
+        assert_eq!(bench.answers(), Vec::<String>::new());
+        bench.pass_after(PATIENCE);
+        assert_eq!(bench.answers(), [format!("1: {FAILING}")]);
+        assert!(bench.writer.is_empty());
+    }
+
+    #[test]
+    fn while_the_store_fails_rows_are_kept_up_to_a_bound_and_the_channel_fills() {
+        let mut bench = Bench::new(10);
+        bench.fail(busy());
+        let many = vec!["x"; 10_000];
+        for _ in 0..7 {
+            bench.send(&many);
+        }
+        bench.pass();
+        bench.pass();
+        assert_eq!((bench.writer.kept_rows, bench.postings.len()), (KEPT_ROWS_MAX, 2));
+        assert!(!bench.writer.has_room());
+        bench.pass_after(SOON);
+        bench.pass();
+        assert_eq!(bench.metrics.log_rows.get(), 70_000);
+    }
+
+    #[test]
+    fn while_the_disk_is_nearly_full_rows_are_shed_and_counted() {
+        let mut bench = Bench::new(10);
+        bench.full.store(true, Ordering::Relaxed);
+        bench.send(&["a", "b"]);
+        bench.ask(1, &["c"]);
+        bench.pass();
+        assert_eq!(bench.answers(), [format!("1: {SHEDDING}")]);
+        assert_eq!(bench.metrics.log_rows_shed.get(), 2, "who waits can send again");
+        bench.full.store(false, Ordering::Relaxed);
+        bench.ask(2, &["d"]);
+        bench.pass();
+        assert_eq!(bench.batches(), [["d"]]);
+    }
+
+    #[test]
+    fn a_row_that_the_store_refuses_takes_only_its_own_posting_with_it() {
+        let mut bench = Bench::new(10);
+        bench.store.0.lock().poison = Some("bad");
+        bench.ask(1, &["a"]);
+        bench.ask(2, &["bad", "b"]);
+        bench.ask(3, &["c"]);
+        bench.pass();
+        assert_eq!(bench.batches(), [["a"], ["c"]]);
+        let refused = format!("2: {REFUSED}");
+        assert_eq!(bench.answers(), ["1: 1 logged", &refused, "3: 1 logged"]);
+    }
+
+    #[test]
+    fn an_error_on_a_commit_stops_the_writer_and_answers_nobody() {
+        let mut bench = Bench::new(10);
+        bench.fail(StoreError::Io { call: "write logs", source: "fsync".into() });
+        bench.ask(1, &["a"]);
+        let error = bench.writer.pass(&bench.postings, bench.now).unwrap_err();
+        assert!(matches!(error, StoreError::Io { .. }));
+        assert_eq!(bench.answers(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn the_stop_writes_what_is_kept_and_what_the_channel_holds() {
+        let bench = Bench::new(1000);
+        bench.fail(busy());
+        (0..500).for_each(|_| bench.send(&["x"]));
+        let (ended, names) = channel::unbounded();
+        let mut component = start(
+            "logs-1".into(),
+            Box::new(bench.store.clone()),
+            bench.postings.clone(),
+            7,
+            Arc::new(|| false),
+            Arc::clone(&bench.metrics),
+            ended,
+        )
+        .unwrap();
+        assert!(matches!(component.join_by(Instant::now() + SOON), End::Clean));
+        assert_eq!(names.recv_timeout(SOON).unwrap(), "logs-1");
+        assert_eq!(bench.batches().concat().len(), 500);
+    }
+
+    #[test]
+    fn a_running_writer_answers_and_outlives_the_last_sender() {
+        let bench = Bench::new(1000);
+        let (ended, names) = channel::unbounded();
+        let mut component = start(
+            "logs-1".into(),
+            Box::new(bench.store.clone()),
+            bench.postings.clone(),
+            1000,
+            Arc::new(|| false),
+            Arc::clone(&bench.metrics),
+            ended,
+        )
+        .unwrap();
+        bench.ask(1, &["a"]);
+        let letter = bench.letters.recv_timeout(SOON).unwrap();
+        assert!(matches!(letter.answer, Answer::Logged(1)));
+        drop(bench.post);
+        assert!(names.is_empty());
+        assert!(matches!(component.join_by(Instant::now() + SOON), End::Clean));
+    }
 }

@@ -9,7 +9,7 @@ use crate::store::{self, StoredLog};
 /// The first byte of a cursor, so that a later form can be told from this one.
 const FORM: u8 = 1;
 
-/// Strictly after this line, in the order (logged_at, log_id).
+/// Strictly after this line, in the order `(logged_at, log_id)`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Cursor {
     pub logged_at: Timestamp,

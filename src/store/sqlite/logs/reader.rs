@@ -54,7 +54,7 @@ impl Reader {
         Ok(Self { connection, in_turn: false })
     }
 
-    /// Lines of `process` in the order (logged_at, log_id), from `filter.from` up to but not including `filter.to`.
+    /// Lines of `process` in the order `(logged_at, log_id)`, from `filter.from` up to but not including `filter.to`.
     /// None: no line of it is kept.
     ///
     /// # Errors

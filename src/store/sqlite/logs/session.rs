@@ -100,7 +100,7 @@ fn clock() -> Timestamp {
     Timestamp::default().plus(since)
 }
 
-/// The rows as (process_ref, index), sorted, so that the index is written in its order and two writers never wait
+/// The rows as `(process_ref, index)`, sorted, so that the index is written in its order and two writers never wait
 /// for each other (law 11); rows of one process stay in the order given.
 fn number_processes(
     transaction: &Transaction<'_>,
