@@ -58,7 +58,7 @@ fn checkpoint_until(folder: &Path, over: &AtomicBool) {
         connection::open_writer(&folder.join(logs::FILE_NAME), true).expect("the file is there");
     while !over.load(Ordering::Relaxed) {
         thread::sleep(CHECKPOINT_INTERVAL);
-        connection::checkpoint(&connection).expect("a checkpoint");
+        logs::checkpoint(&connection).expect("a checkpoint");
     }
 }
 

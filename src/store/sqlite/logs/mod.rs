@@ -19,6 +19,7 @@ mod extra;
 mod reader;
 mod session;
 mod table;
+mod upkeep;
 
 #[cfg(test)]
 mod tests;
@@ -30,7 +31,8 @@ use rusqlite::Connection;
 pub use cursor::Cursor;
 pub use reader::Reader;
 pub use session::Session;
-pub use table::{drop_older_than, migrate};
+pub use table::migrate;
+pub use upkeep::{checkpoint, drop_older_than};
 
 use super::connection::classify;
 use crate::domain::log_row::Level;

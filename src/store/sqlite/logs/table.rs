@@ -1,6 +1,6 @@
-//! The tables that rows go to, one after the other. This module lists them, rolls them and drops them.
+//! The tables that rows go to, one after the other. This module lists them and rolls them.
 
-use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
 use super::failed;
 use crate::domain::time::Timestamp;
@@ -133,7 +133,7 @@ pub(super) fn current(connection: &Connection, now: Timestamp) -> rusqlite::Resu
     }
 }
 
-fn roll(
+pub(super) fn roll(
     connection: &Connection,
     number: i64,
     first_log_id: i64,
@@ -166,7 +166,7 @@ fn roll(
     Ok(table)
 }
 
-fn make_view(connection: &Connection) -> rusqlite::Result<()> {
+pub(super) fn make_view(connection: &Connection) -> rusqlite::Result<()> {
     let tables = all(connection)?;
     let rows = if tables.is_empty() {
         "SELECT NULL AS log_id, NULL AS process_ref, NULL AS logged_us, NULL AS ingested_us, NULL AS level, \
@@ -179,43 +179,4 @@ fn make_view(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute_batch("DROP VIEW IF EXISTS process_logs")?;
     let template = include_str!("../../../../sql/sqlite/logs_view.sql");
     connection.execute_batch(&template.replace("{rows}", &rows))
-}
-
-/// Drops the tables whose newest row came in before `before`, for all tenants, one to a transaction so that writers
-/// get their turn. Returns how many rows are gone.
-///
-/// # Errors
-/// What is dropped by then stays dropped; the rest waits for the next call.
-pub fn drop_older_than(connection: &mut Connection, before: Timestamp) -> Result<u64> {
-    let mut gone = 0;
-    loop {
-        let transaction = connection
-            .transaction_with_behavior(TransactionBehavior::Immediate)
-            .map_err(failed("drop logs"))?;
-        match drop_one(&transaction, before).map_err(failed("drop logs"))? {
-            None => return Ok(gone),
-            Some(rows) => gone += rows,
-        }
-        transaction.commit().map_err(failed("drop logs"))?;
-    }
-}
-
-fn drop_one(transaction: &Transaction<'_>, before: Timestamp) -> rusqlite::Result<Option<u64>> {
-    let tables = all(transaction)?;
-    let old = |table: &&Table| table.last_ingested_us < before.micros() && !table.is_empty();
-    let Some(table) = tables.iter().find(old) else { return Ok(None) };
-    if tables.last() == Some(table) {
-        // The newest row of log_table holds the last log_id, so there must be a newer one before this one goes.
-        roll(transaction, table.number + 1, table.last_log_id + 1, before)?;
-    }
-    transaction
-        .execute_batch(&format!("DROP VIEW process_logs; DROP TABLE logs_{}", table.number))?;
-    transaction.execute("DELETE FROM log_table WHERE table_no = ?1", [table.number])?;
-    // A process without rows in any table is forgotten: PL/SQL makes a new process id for each run.
-    transaction.execute(
-        "DELETE FROM log_process WHERE last_table < (SELECT min(table_no) FROM log_table)",
-        [],
-    )?;
-    make_view(transaction)?;
-    Ok(Some(u64::try_from(table.last_log_id - table.first_log_id + 1).unwrap_or(0)))
 }

@@ -330,3 +330,32 @@ fn a_file_of_a_newer_version_is_left_alone() {
     let error = Session::open(logs.folder.path()).err().unwrap();
     assert_eq!(error.to_string(), "logs.db has form 99, and this version knows 1");
 }
+
+#[test]
+fn after_a_checkpoint_the_write_ahead_log_is_used_again_from_its_start() {
+    let mut logs = Logs::new();
+    let keeper = logs.writer();
+    let rows = vec![line("p", noon(), &"x".repeat(500)); 1000];
+    let mut sizes = Vec::new();
+    for _ in 0..5 {
+        logs.session.write_at(&rows, noon()).unwrap();
+        assert!(checkpoint(&keeper).unwrap() > 0);
+        let log = logs.folder.path().join(format!("{FILE_NAME}-wal"));
+        sizes.push(std::fs::metadata(log).unwrap().len());
+    }
+    assert!(sizes[4] < sizes[0] * 2, "{sizes:?}");
+}
+
+#[test]
+fn a_reader_in_the_way_of_a_checkpoint_delays_the_writer_only_briefly() {
+    let mut logs = Logs::new();
+    logs.session.write_at(&[line("p", noon(), "a")], noon()).unwrap();
+    let process = ProcessId::parse("p").unwrap();
+    let page = Page { limit: 1, after: None };
+    logs.reader.page(&tenant(), &process, &LogFilter::default(), &page).unwrap();
+    logs.session.write_at(&[line("p", noon(), "b")], noon()).unwrap();
+    checkpoint(&logs.writer()).unwrap();
+    logs.session.write_at(&[line("p", noon(), "c")], noon()).unwrap();
+    logs.reader.end_turn();
+    assert_eq!(logs.messages("p"), ["a", "b", "c"]);
+}
