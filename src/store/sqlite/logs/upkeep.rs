@@ -17,7 +17,7 @@ const ROUNDS_MAX: usize = 4;
 const LAST_PAGES_MAX: i64 = 500;
 
 /// How long the last copy may keep the writer waiting for a reader to end.
-const RESTART_WAIT: Duration = Duration::from_millis(20);
+const RESTART_WAIT: Duration = Duration::from_millis(50);
 
 /// Copies the write-ahead log into the file and lets the writer begin again at the log's start. Returns how many
 /// pages were copied.
