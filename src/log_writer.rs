@@ -151,6 +151,8 @@ pub struct Writer {
     /// When to write again after a failure.
     retry_at: Option<Instant>,
     jitter: RandomState,
+    /// Rows are being shed: said once, not with every posting.
+    is_shedding: bool,
 }
 
 impl Writer {
@@ -172,6 +174,7 @@ impl Writer {
             tries: 0,
             retry_at: None,
             jitter: RandomState::new(),
+            is_shedding: false,
         }
     }
 
@@ -210,7 +213,14 @@ impl Writer {
         let mut passed = 0;
         loop {
             self.fill(postings, now);
-            if (self.shedding)() {
+            let is_shedding = (self.shedding)();
+            if is_shedding != self.is_shedding {
+                let what =
+                    if is_shedding { "shed: the disk is nearly full" } else { "written again" };
+                log::warn!("log rows are {what}");
+                self.is_shedding = is_shedding;
+            }
+            if is_shedding {
                 self.shed();
                 return Ok(());
             }
@@ -258,7 +268,7 @@ impl Writer {
         self.kept_rows -= rows.len();
         let settled = rows.len().max(1);
         match self.write_rows(&rows) {
-            Ok(()) => answer(parts, |count| Answer::Logged(count)),
+            Ok(()) => answer(parts, Answer::Logged),
             Err(error) if error.is_transient() => self.put_off(rows, parts, now, &error),
             Err(StoreError::Refused { .. }) => self.write_apart(rows, parts, now)?,
             Err(error) => return Err(error),
@@ -286,7 +296,7 @@ impl Writer {
         for (rows, part) in split(rows, parts) {
             let part = vec![Part { end: rows.len(), ..part }];
             match self.write_rows(&rows) {
-                Ok(()) => answer(part, |count| Answer::Logged(count)),
+                Ok(()) => answer(part, Answer::Logged),
                 Err(error) if error.is_transient() => self.put_off(rows, part, now, &error),
                 Err(error @ StoreError::Refused { .. }) => {
                     log::error!("{} log rows are lost: {error}", rows.len());
@@ -320,9 +330,6 @@ impl Writer {
     /// Drops everything kept: the disk is nearly full, and events come first.
     fn shed(&mut self) {
         self.send_away(SHEDDING, |_| true);
-        if self.kept_rows > 0 {
-            log::warn!("{} log rows are lost: the disk is nearly full", self.kept_rows);
-        }
         self.metrics.log_rows_shed.inc_by(count(self.kept_rows));
         self.kept.clear();
         self.kept_rows = 0;

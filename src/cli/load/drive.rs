@@ -40,6 +40,8 @@ pub(super) struct Driver {
     alarm: Alarm,
     /// None: it broke and could not be opened again yet.
     links: Vec<Option<Link>>,
+    /// How many connections are open: each of them is free or has a request in flight.
+    open: usize,
     /// Free connections. The one free for longest is used next, so that all are used.
     free: VecDeque<usize>,
     scratch: Vec<u8>,
@@ -56,7 +58,8 @@ impl Driver {
         };
         let links = (0..connections).map(open).collect::<anyhow::Result<Vec<_>>>()?;
         let scratch = vec![0; SCRATCH_BYTES];
-        Ok(Self { address, poll, alarm, links, free: (0..connections).collect(), scratch })
+        let free = (0..connections).collect();
+        Ok(Self { address, poll, alarm, links, open: connections, free, scratch })
     }
 
     /// Sends what `workload` gives at the `pace`, until it is over and everything is answered.
@@ -139,7 +142,7 @@ impl Driver {
     }
 
     fn in_flight(&self) -> usize {
-        self.links.iter().flatten().filter(|link| link.flight.is_some()).count()
+        self.open - self.free.len()
     }
 
     /// Sends the next request on a free connection. False: there is none left.
@@ -187,18 +190,20 @@ impl Driver {
     fn replace(&mut self, index: usize, why: &str, tally: &mut Tally) {
         if let Some(mut link) = self.links[index].take() {
             link.close(self.poll.registry());
+            self.open -= 1;
             if link.flight.is_some() {
                 tally.surprise(format!("{why} before an answer came"));
             }
         }
         self.free.retain(|free| *free != index);
-        self.open(index, tally);
+        self.connect_again(index, tally);
     }
 
-    fn open(&mut self, index: usize, tally: &mut Tally) {
+    fn connect_again(&mut self, index: usize, tally: &mut Tally) {
         match Link::connect(self.address, self.poll.registry(), Token(index)) {
             Ok(link) => {
                 self.links[index] = Some(link);
+                self.open += 1;
                 self.free.push_back(index);
             }
             Err(error) => tally.surprise(format!("no connection: {}", error.kind())),
@@ -209,7 +214,7 @@ impl Driver {
     fn reopen(&mut self, tally: &mut Tally) {
         for index in 0..self.links.len() {
             if self.links[index].is_none() {
-                self.open(index, tally);
+                self.connect_again(index, tally);
             }
         }
     }

@@ -5,6 +5,9 @@ use memchr::memmem;
 /// Fields in an answer at most.
 const FIELDS_MAX: usize = 64;
 
+/// A body at most: more than the answer to the largest batch.
+const BODY_BYTES_MAX: usize = 64 * 1024 * 1024;
+
 /// An answer, whole.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Reply<'b> {
@@ -23,43 +26,50 @@ pub(super) enum ReplyError {
     NotHttp,
     #[error("the answer does not say how long it is")]
     NoLength,
+    #[error("the answer is too long")]
+    TooLong,
 }
 
 /// The first answer in `bytes` and how many bytes it takes. None: there is more to come.
 pub(super) fn parse(bytes: &[u8]) -> Result<Option<(Reply<'_>, usize)>, ReplyError> {
-    let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
-    let mut head = httparse::Response::new(&mut fields);
-    let start = match head.parse(bytes) {
-        Ok(httparse::Status::Complete(start)) => start,
-        Ok(httparse::Status::Partial) => return Ok(None),
-        Err(_) => return Err(ReplyError::NotHttp),
-    };
-    let status = head.code.ok_or(ReplyError::NotHttp)?;
-    let mut length = None;
-    let (mut replayed, mut close) = (false, false);
-    for field in &*head.headers {
-        let value = str::from_utf8(field.value).unwrap_or_default().trim();
-        if field.name.eq_ignore_ascii_case("content-length") {
-            length = Some(value.parse::<usize>().map_err(|_| ReplyError::NoLength)?);
-        } else if field.name.eq_ignore_ascii_case("idempotency-replayed") {
-            replayed = value == "true";
-        } else if field.name.eq_ignore_ascii_case("connection") {
-            close = value.eq_ignore_ascii_case("close");
+    let mut begin = 0;
+    loop {
+        let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
+        let mut head = httparse::Response::new(&mut fields);
+        let start = match head.parse(&bytes[begin..]) {
+            Ok(httparse::Status::Complete(length)) => begin + length,
+            Ok(httparse::Status::Partial) => return Ok(None),
+            Err(_) => return Err(ReplyError::NotHttp),
+        };
+        let status = head.code.ok_or(ReplyError::NotHttp)?;
+        let mut length = None;
+        let (mut replayed, mut close) = (false, false);
+        for field in &*head.headers {
+            let value = str::from_utf8(field.value).unwrap_or_default().trim();
+            if field.name.eq_ignore_ascii_case("content-length") {
+                length = Some(value.parse::<usize>().map_err(|_| ReplyError::NoLength)?);
+            } else if field.name.eq_ignore_ascii_case("idempotency-replayed") {
+                replayed = value == "true";
+            } else if field.name.eq_ignore_ascii_case("connection") {
+                close = value.eq_ignore_ascii_case("close");
+            }
         }
+        let length = match status {
+            // An interim answer: the one that counts follows.
+            100..200 => {
+                begin = start;
+                continue;
+            }
+            204 | 304 => 0,
+            _ => length.ok_or(ReplyError::NoLength)?,
+        };
+        if length > BODY_BYTES_MAX {
+            return Err(ReplyError::TooLong);
+        }
+        let end = start + length;
+        let Some(body) = bytes.get(start..end) else { return Ok(None) };
+        return Ok(Some((Reply { status, replayed, close, body }, end)));
     }
-    let length = match status {
-        // An interim answer: the one that counts follows.
-        100..200 => {
-            let rest = parse(&bytes[start..])?;
-            return Ok(rest.map(|(reply, taken)| (reply, start + taken)));
-        }
-        204 | 304 => 0,
-        _ => length.ok_or(ReplyError::NoLength)?,
-    };
-    let Some(end) = start.checked_add(length).filter(|end| *end <= bytes.len()) else {
-        return Ok(None);
-    };
-    Ok(Some((Reply { status, replayed, close, body: &bytes[start..end] }, end)))
 }
 
 /// The number after `"name":` where it first stands in JSON text.
@@ -101,7 +111,7 @@ mod tests {
         assert_eq!(parse(b"SSH-2.0-OpenSSH\r\n\r\n"), Err(ReplyError::NotHttp));
         assert_eq!(parse(b"HTTP/1.1 200 OK\r\n\r\n"), Err(ReplyError::NoLength));
         let huge = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", usize::MAX);
-        assert_eq!(parse(huge.as_bytes()), Ok(None));
+        assert_eq!(parse(huge.as_bytes()), Err(ReplyError::TooLong));
     }
 
     #[test]

@@ -40,6 +40,7 @@ fn serve(answer: impl Fn(&Heard) -> Answer + Send + Sync + 'static) -> String {
 }
 
 fn converse(stream: &TcpStream, answer: &dyn Fn(&Heard) -> Answer) {
+    stream.set_nodelay(true).unwrap();
     let mut reader = BufReader::new(stream);
     while let Some(heard) = hear(&mut reader) {
         let (status, fields, body) = answer(&heard);

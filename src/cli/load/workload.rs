@@ -101,7 +101,7 @@ impl Dice {
         Self(Uuid::now_v7().as_u64_pair().1)
     }
 
-    /// SplitMix64.
+    /// The generator that is called `SplitMix64`.
     fn roll(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;

@@ -1,6 +1,6 @@
 //! The fields of a line that are rarely set. This module keeps them together in one column, as JSON.
 //!
-//! JSON and not something denser, because the view `process_logs` takes it apart with SQLite's own functions.
+//! JSON and not something denser, because the view `process_logs` takes it apart with the database's own functions.
 //! `details` is kept as text within it, so that it comes back byte for byte.
 
 use std::borrow::Cow;

@@ -141,10 +141,7 @@ impl Reader {
 
     fn known(&self, tenant: &TenantId, process: &ProcessId) -> rusqlite::Result<Option<Known>> {
         self.connection
-            .prepare_cached(
-                "SELECT process_ref, first_table, last_table, last_ingested_us FROM log_process
-                 WHERE tenant = ?1 AND process_id = ?2",
-            )?
+            .prepare_cached(include_str!("../../../../sql/sqlite/logs_process.sql"))?
             .query_row([tenant.as_str(), process.as_str()], |row| {
                 Ok(Known {
                     process_ref: row.get(0)?,

@@ -1,7 +1,7 @@
 //! Inserts lines in bulk. This module is the embedded side of [`LogSession`]: one batch, one transaction, one fsync.
 //!
 //! The commit is fully synchronous, because whoever posted the lines is told that they are committed. Several
-//! sessions may write the same file; they take turns by SQLite's write lock, and each looks up the current table
+//! sessions may write the same file; they take turns by the file's write lock, and each looks up the current table
 //! anew within its transaction.
 
 use std::collections::HashMap;

@@ -15,7 +15,7 @@ const DAY_US: i64 = 86_400_000_000;
 /// Rows in one table, while there are few tables: its index then stays in the page cache.
 const ROWS_MAX: i64 = 1_000_000;
 
-/// Tables at most: a page may have to look into each of them, and SQLite joins at most 500 into one view.
+/// Tables at most: a page may have to look into each of them, and a view joins at most 500.
 const TABLES_MAX: i64 = 400;
 
 /// After so many tables [`ROWS_MAX`] doubles, so that the tables last for any amount of data.
@@ -65,10 +65,7 @@ impl Table {
     /// Notes the rows of one batch.
     pub(super) fn save(&self, connection: &Connection) -> rusqlite::Result<()> {
         connection
-            .prepare_cached(
-                "UPDATE log_table SET opened_us = ?2, last_log_id = ?3, last_ingested_us = ?4, logged_us_min = ?5,
-                 logged_us_max = ?6 WHERE table_no = ?1",
-            )?
+            .prepare_cached(include_str!("../../../../sql/sqlite/logs_note_table.sql"))?
             .execute(params![
                 self.number,
                 self.opened_us,
