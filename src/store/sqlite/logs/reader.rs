@@ -43,6 +43,12 @@ struct Known {
     last_ingested_us: i64,
 }
 
+impl Known {
+    fn may_be_in(&self, table: &Table) -> bool {
+        (self.first_table..=self.last_table).contains(&table.number)
+    }
+}
+
 impl Reader {
     /// Opens `logs.db` in `folder`.
     ///
@@ -110,8 +116,14 @@ impl Reader {
         let mut newest = || -> rusqlite::Result<Option<Timestamp>> {
             self.begin()?;
             let Some(known) = self.known(tenant, process)? else { return Ok(None) };
+            // Its last table may be gone before an older one, where the clock once jumped ahead.
+            let tables = table::all(&self.connection)?;
+            let last = tables.iter().rfind(|table| known.may_be_in(table));
+            let Some(last) = last else {
+                return Ok(Some(Timestamp::from_micros(known.last_ingested_us)));
+            };
             let sql = include_str!("../../../../sql/sqlite/logs_newest.sql")
-                .replace("{n}", &known.last_table.to_string());
+                .replace("{n}", &last.number.to_string());
             let seen: Option<i64> = self
                 .connection
                 .prepare_cached(&sql)?
@@ -226,7 +238,7 @@ impl<'c> Merge<'c> {
         let end_us = to.map_or(i64::MAX, Timestamp::micros);
         let mut closed = table::all(connection).map_err(failed("read logs"))?;
         closed.retain(|table| {
-            (known.first_table..=known.last_table).contains(&table.number)
+            known.may_be_in(table)
                 && table.logged_us_max >= after.logged_at.micros()
                 && table.logged_us_min < end_us
         });

@@ -241,6 +241,22 @@ fn retention_drops_whole_tables_forgets_their_processes_and_never_gives_a_log_id
 }
 
 #[test]
+fn a_table_filled_while_the_clock_was_ahead_keeps_no_other_from_being_dropped() {
+    let mut logs = Logs::new();
+    let day = |n: u32| noon().plus(DAY * n);
+    for (received, message) in [(day(0), "a"), (day(900), "b"), (day(1), "c")] {
+        logs.session.write_at(&[line("p", day(0), message)], received).unwrap();
+    }
+    assert_eq!(drop_older_than(&mut logs.writer(), day(30)).unwrap(), 2);
+    assert_eq!(logs.messages("p"), ["b"]);
+    let newest = logs.reader.newest(&tenant(), &ProcessId::parse("p").unwrap()).unwrap();
+    assert_eq!(newest, Some(day(900)));
+    logs.reader.end_turn();
+    logs.session.write_at(&[line("p", day(2), "d")], day(2)).unwrap();
+    assert_eq!(logs.messages("p"), ["b", "d"]);
+}
+
+#[test]
 fn two_writers_share_one_file_also_across_a_roll() {
     let mut logs = Logs::new();
     let mut other = Session::open(logs.folder.path()).unwrap();
