@@ -56,7 +56,7 @@ where
         &mut self,
         request: &Request<'_>,
         admitted: A::Admitted,
-        back: &letterbox::Sender<'_, A::Stream>,
+        back: &letterbox::Slip<'_, A::Stream>,
         facts: Facts,
         out: &mut Vec<u8>,
     ) -> Outcome<A::Stream> {

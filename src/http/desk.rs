@@ -94,7 +94,7 @@ where
     ) -> Outcome<A::Stream> {
         let address = self.next_address();
         let Office { clerk, letterbox, .. } = &mut *self.office;
-        clerk.handle(request, admitted, &letterbox::Sender { letterbox, address }, facts, out)
+        clerk.handle(request, admitted, &letterbox::Slip { letterbox, address }, facts, out)
     }
 
     fn dispatch(

@@ -104,12 +104,12 @@ impl<S: Send> Mailbox for Letterbox<S> {
 }
 
 /// The return address of one exchange.
-pub(super) struct Sender<'l, S> {
+pub(super) struct Slip<'l, S> {
     pub(super) letterbox: &'l Arc<Letterbox<S>>,
     pub(super) address: Address,
 }
 
-impl<S: Send + 'static> ReturnAddress for Sender<'_, S> {
+impl<S: Send + 'static> ReturnAddress for Slip<'_, S> {
     fn reply_to(&self, context: Box<dyn Any + Send>) -> ReplyTo {
         let letterbox = Arc::clone(self.letterbox);
         ReplyTo { mailbox: letterbox, address: self.address, context }

@@ -99,7 +99,7 @@ where
         let post = match work {
             Work::Request { bytes, head_bytes, admitted, facts, peer, port } => {
                 self.clerk.turn_to(SystemTime::now());
-                let back = letterbox::Sender { letterbox: &letterbox, address };
+                let back = letterbox::Slip { letterbox: &letterbox, address };
                 let (clerk, out) = (&mut self.clerk, &mut self.out);
                 let outcome = with_request(&bytes, head_bytes, peer, port, |request| {
                     clerk.handle(request, admitted, &back, facts, out)
