@@ -1,2 +1,199 @@
-//! (being written)
-pub mod load;
+//! The command line. This module knows the commands, runs one, and turns what it came to into words and an exit code.
+//!
+//! The service itself is one of the commands, and the one that runs when none is named. Client commands never read
+//! the service's configuration, since they often run on another machine; only the development key lies with it.
+
+pub mod backup;
+pub mod check_config;
+pub mod client;
+pub mod exit;
+pub mod health;
+pub mod migrate;
+pub mod rebuild;
+pub mod run;
+pub mod token;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+
+use self::exit::{Code, Exit};
+use crate::config::{Config, Overrides, Warning};
+use crate::domain::time::Timestamp;
+use crate::service;
+
+const EXAMPLES: &str = "\
+Examples:
+  sentinel                                       serve, with the embedded store in ./sentinel-data
+  sentinel --database sqlite:///var/lib/sentinel serve
+  export SENTINEL_TOKEN=$(sentinel token --tenant demo)
+  sentinel run --name nightly-backup -- ./backup.sh
+  sentinel health
+
+Exit codes: 0 clean stop; 1 a client command failed; 2 usage; 65 the store's files are damaged; 69 the store
+cannot be reached; 70 a thread ended uninvited; 74 input/output error on a commit; 75 another instance holds the
+store; 78 configuration. `sentinel run` ends with the code of its command.";
+
+const DATABASE_HELP: &str = "Where the store is, instead of SENTINEL_DATABASE: sqlite://PATH";
+const BIND_HELP: &str = "Where to listen, instead of SENTINEL_LISTEN_ADDRESS and SENTINEL_HTTP_PORT: tcp://ADDRESS:PORT";
+
+/// Knows what every long-running process is doing
+#[derive(Debug, Parser)]
+#[command(name = "sentinel", version, after_help = EXAMPLES, max_term_width = 110)]
+struct CommandLine {
+    #[command(flatten)]
+    instead: InsteadOfEnvironment,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+/// Flags that override the environment.
+#[derive(Debug, clap::Args)]
+struct InsteadOfEnvironment {
+    #[arg(long, global = true, value_name = "ADDRESS", help = DATABASE_HELP)]
+    database: Option<String>,
+    #[arg(long, global = true, value_name = "ADDRESS", help = BIND_HELP)]
+    bind: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Serve(ServeArgs),
+    Run(run::RunArgs),
+    Health(health::HealthArgs),
+    Token(token::TokenArgs),
+    CheckConfig(check_config::CheckConfigArgs),
+    Migrate(migrate::MigrateArgs),
+    Backup(backup::BackupArgs),
+    Rebuild(rebuild::RebuildArgs),
+}
+
+/// Run the service (what happens without a command, too)
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  sentinel serve
+  sentinel serve --bind tcp://127.0.0.1:8099 --database sqlite:///tmp/try-it
+
+Stops in order on TERM or INT. `sentinel check-config` shows every setting and where it comes from.")]
+struct ServeArgs {}
+
+/// Runs the command that the command line names.
+pub fn main() -> ExitCode {
+    let command_line = match CommandLine::try_parse() {
+        Ok(command_line) => command_line,
+        Err(error) => {
+            // Help and version arrive here too, and are no failure. A reader that is gone wants no words.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { Code::Usage.number() } else { 0 });
+        }
+    };
+    match dispatch(command_line) {
+        Ok(code) => code,
+        Err(error) => {
+            let words = format!("{error:#}");
+            for line in words.lines() {
+                let _ = writeln!(io::stderr().lock(), "sentinel: {}", client::escaped(line));
+            }
+            exit::code_of(&error).into()
+        }
+    }
+}
+
+fn dispatch(command_line: CommandLine) -> anyhow::Result<ExitCode> {
+    let InsteadOfEnvironment { database, bind } = command_line.instead;
+    let overrides = Overrides { database: database.clone(), bind };
+    match command_line.command {
+        None | Some(Command::Serve(ServeArgs {})) => {
+            let (config, warnings) = load(overrides)?;
+            service::serve(config, warnings)?;
+        }
+        Some(Command::Run(args)) => return Ok(run::run(args, database)?.into()),
+        Some(Command::Health(args)) => health::run(&args)?,
+        Some(Command::Token(args)) => token::run(&args, overrides)?,
+        Some(Command::CheckConfig(args)) => check_config::run(&args, overrides)?,
+        Some(Command::Migrate(args)) => migrate::run(&args, overrides)?,
+        Some(Command::Backup(args)) => backup::run(&args, overrides)?,
+        Some(Command::Rebuild(args)) => rebuild::run(&args, overrides)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The configuration, or every problem of it and exit code 78.
+fn load(overrides: Overrides) -> Result<(Config, Vec<Warning>), Exit> {
+    Config::from_environment(overrides)
+        .map_err(|problems| Exit::new(Code::Configuration, problems.to_string()))
+}
+
+/// Prints the result of a command. A reader that has gone away (`| head`) is no failure.
+fn print(text: &str) -> io::Result<()> {
+    match writeln!(io::stdout().lock(), "{}", text.trim_end()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result,
+    }
+}
+
+/// The time of day.
+fn now() -> Timestamp {
+    Timestamp::from_micros(jiff::Timestamp::now().as_microsecond())
+}
+
+/// A span of time from the command line, such as `30s`, `5m` or `1h 30m`.
+fn pause(text: &str) -> Result<Duration, String> {
+    let span: Option<jiff::SignedDuration> = text.parse().ok();
+    span.and_then(|span| Duration::try_from(span).ok())
+        .ok_or_else(|| "write it as 30s, 5m or 1h".to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        CommandLine::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_has_help_with_an_example() {
+        let mut root = CommandLine::command();
+        root.build();
+        let commands: Vec<_> =
+            root.get_subcommands().filter(|it| it.get_name() != "help").collect();
+        for command in commands.into_iter().chain([&root]) {
+            let name = command.get_name();
+            assert!(command.get_about().is_some(), "{name} says what it does");
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(
+                help.contains("Example") && help.contains("  sentinel"),
+                "{name} has an example"
+            );
+        }
+    }
+
+    #[test]
+    fn a_command_after_two_dashes_is_taken_as_it_is() {
+        let line =
+            "sentinel --database sqlite://x run --name n --heartbeat 10s -- ls --help -- --name";
+        let parsed = CommandLine::try_parse_from(line.split(' ')).unwrap();
+        assert_eq!(parsed.instead.database.as_deref(), Some("sqlite://x"));
+        assert!(matches!(parsed.command, Some(Command::Run(_))));
+        for bad in ["sentinel run --name n ls", "sentinel run -- ls", "sentinel run --name= -- ls"]
+        {
+            assert!(CommandLine::try_parse_from(bad.split(' ')).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_pause_has_a_unit() {
+        assert_eq!(pause("90s"), Ok(Duration::from_secs(90)));
+        assert_eq!(pause("1h 30m"), Ok(Duration::from_secs(5400)));
+        for bad in ["", "90", "-1s", "soon"] {
+            assert!(pause(bad).is_err(), "{bad:?}");
+        }
+    }
+}

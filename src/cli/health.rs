@@ -1,0 +1,46 @@
+//! `sentinel health` asks the service how it is. This module answers a container's probe: 0 when it is well, 1 with
+//! words when not.
+
+use std::time::Duration;
+
+use super::client::{self, Client};
+use super::exit::{Code, Exit};
+
+/// Less than the second after which Docker and Kubernetes would kill a probe by default does not help: Docker waits
+/// 30 s and Kubernetes can be told. Long enough for a service that is busy.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Ask the service how it is: exit code 0 when it is well, else 1
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  sentinel health
+  sentinel health --ready
+  sentinel health --url https://sentinel.example:8090
+
+In a container: HEALTHCHECK CMD [\"sentinel\", \"health\"]. SENTINEL_URL and SENTINEL_CA_FILE apply; no token is needed.")]
+pub struct HealthArgs {
+    #[arg(long, value_name = "URL", help = "Where the service is, instead of SENTINEL_URL")]
+    url: Option<String>,
+    /// Ask whether it can do its work (/ready), not only whether it runs (/health)
+    #[arg(long)]
+    ready: bool,
+}
+
+/// Asks once.
+///
+/// # Errors
+/// When there is no answer, or none that says it is well.
+pub fn run(args: &HealthArgs) -> anyhow::Result<()> {
+    let mut client = Client::for_probes(&client::environment, args.url.as_deref())?;
+    let path = if args.ready { "/ready" } else { "/health" };
+    let answer = client.get(path, PATIENCE)?;
+    if answer.status != 200 {
+        // What /ready says about each dependency is the very thing to know.
+        let body: Vec<String> = answer.body.lines().map(client::escaped).collect();
+        let words = format!("{}\n{}", answer.words(), body.join("\n"));
+        return Err(Exit::new(Code::Failed, words.trim_end()).into());
+    }
+    super::print(&format!("{} is well", client.url()))?;
+    Ok(())
+}
