@@ -13,8 +13,8 @@ Examples:
   sentinel backup /backup/sentinel-2026-01-28
   sentinel --database sqlite:///var/lib/sentinel backup /backup/today
 
-To restore, stop the service and put the copy in the place of its folder. The manifest in the copy lists each file
-with its checksum.")]
+To restore, stop the service and put the copy in the place of its folder. The manifest in \
+the copy lists each file with its checksum.")]
 pub struct BackupArgs {
     /// The folder to make; it must not exist or be empty
     #[arg(value_name = "DIR")]

@@ -23,8 +23,8 @@ Examples:
   export SENTINEL_TOKEN=$(sentinel token --tenant demo)
   sentinel token --tenant demo --role sentinel:admin --ttl 8h
 
-Roles: sentinel:read, sentinel:write, sentinel:operate, sentinel:admin; each includes those before it. Works only
-in development mode, in the folder where the service keeps its key, or with --database.")]
+Roles: sentinel:read, sentinel:write, sentinel:operate, sentinel:admin; each includes those before it. \
+Works only in development mode, in the folder where the service keeps its key, or with --database.")]
 pub struct TokenArgs {
     /// Whose data it is for
     #[arg(long, value_name = "TENANT", value_parser = TenantId::parse)]

@@ -1,4 +1,33 @@
-//! What users rely on, promise by promise. This module is the one integration crate; its modules are named after what
-//! they hold the service to.
+//! What users are promised, held by tests. This module lists them, each named after a promise.
+//!
+//! Everything here goes through the program or its public modules; there is one test program, so that it is linked
+//! once.
 
+#![cfg(test)]
+
+// What `sentinel run` does for a command, and never does to it.
+mod a_watched_command;
+// Damaged and mismatched files.
+mod damage;
+// Once, in order, and the same answer again.
+mod delivery;
+// No space, no right to write.
+mod disk;
+// A service that answers as a test tells it to.
+mod fake_service;
+// How the ports behave, whatever comes in.
 mod front;
+// How the service is started, driven and spoken to; only this module knows.
+mod harness;
+// kill -9 at random instants.
+mod ledger;
+// How the service comes and goes.
+mod lifecycle;
+// What an operator sees of a process.
+mod monitoring;
+// Full queues and bounded memory.
+mod pressure;
+// Two tenants and one name.
+mod tenancy;
+// Rules that hold for every file of the repository.
+mod tidy;

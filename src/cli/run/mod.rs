@@ -60,12 +60,12 @@ Examples:
   sentinel run --name nightly-backup -- ./backup.sh --full
   sentinel run --name import-17 --type import --heartbeat 10s -- psql -f import.sql
 
-Ends with the exit code of the command: 128 + N when signal N killed it, 127 when there is no such command,
-126 when it cannot be started. TERM, INT, HUP, QUIT, USR1 and USR2 are passed on; what the terminal raises
-(^C) reaches the command by itself and is not sent twice.
+Ends with the exit code of the command: 128 + N when signal N killed it, 127 when there is no such \
+command, 126 when it cannot be started. TERM, INT, HUP, QUIT, USR1 and USR2 are passed on; what the \
+terminal raises (^C) reaches the command by itself and is not sent twice.
 
-Environment: SENTINEL_URL, SENTINEL_TOKEN or SENTINEL_TOKEN_FILE, SENTINEL_CA_FILE; without a token the
-development key signs one, for SENTINEL_TENANT or demo.";
+Environment: SENTINEL_URL, SENTINEL_TOKEN or SENTINEL_TOKEN_FILE, SENTINEL_CA_FILE; without a token \
+the development key signs one, for SENTINEL_TENANT or demo.";
 
 /// Watch any command: its start, heartbeats, output and end
 #[derive(Debug, clap::Args)]
