@@ -11,6 +11,7 @@ pub mod domain;
 pub mod component;
 pub mod config;
 pub mod mailbox;
+pub mod room;
 pub mod store;
 pub mod telemetry;
 // way in.

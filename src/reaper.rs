@@ -179,7 +179,7 @@ impl Reaper {
         let (mailbox, letters) = ChannelMailbox::new();
         let address = Address { slot: 0, generation: 0 };
         let reply = ReplyTo { mailbox, address, context: Box::new(()) };
-        match self.postings.send_timeout(Posting { envelopes, reply }, ANSWER_WAIT) {
+        match self.postings.send_timeout(Posting { envelopes, reply, room: None }, ANSWER_WAIT) {
             Ok(()) => {}
             Err(SendTimeoutError::Timeout(_) | SendTimeoutError::Disconnected(_)) => return None,
         }

@@ -1,1 +1,397 @@
-//! (being written)
+//! The wiring: which threads there are, what each owns, in which order they start and stop. This module is the only
+//! one that starts components.
+//!
+//! Start goes from the store outwards, stop from the doors inwards: first readiness fails, then the poll loops answer
+//! what is in flight and end, then the threads behind them, each after the last one that feeds it. One deadline
+//! holds for all, and whoever misses it is named.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::Context;
+use crossbeam::channel::{self, Receiver, Sender};
+use parking_lot::Mutex;
+
+use crate::component::{Component, End};
+use crate::config::{Config, Mode};
+use crate::domain::process::Policy;
+use crate::domain::time::Timestamp;
+use crate::http::auth::{Authenticator, Refresher};
+use crate::http::front::{Front, FrontHandle};
+use crate::http::limits::Limits;
+use crate::http::worker;
+use crate::keeper::{self, Keeper};
+use crate::listener::{self, Listener, Watermark};
+use crate::reaper::{self, Clocks, Reaper};
+use crate::room::Rooms;
+use crate::routes::{Desk, Shared};
+use crate::store::sqlite::{Settings, Sqlite};
+use crate::store::{IntakeSession, Store, WriteState};
+use crate::telemetry::metrics::{Metrics, ThreadLabel};
+use crate::{intake, log_writer};
+
+/// The store's clock as a value, so that tests can move it by hand.
+pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
+/// The wall clock.
+pub fn wall_clock() -> Clock {
+    Arc::new(|| {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Timestamp::from_micros(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
+    })
+}
+
+/// Which of the threads are started, for tests that drive one of them by hand.
+#[derive(Debug, Clone, Copy)]
+pub struct Parts {
+    pub listener: bool,
+    pub reaper: bool,
+    pub keeper: bool,
+}
+
+impl Parts {
+    pub const ALL: Self = Self { listener: true, reaper: true, keeper: true };
+}
+
+/// A running service.
+pub struct Service {
+    /// In the order in which they stop.
+    components: Vec<Component>,
+    /// Every thread that ends says its name here.
+    ended: Receiver<String>,
+    draining: Arc<AtomicBool>,
+    front: Front,
+    loops: FrontHandle,
+    store: Arc<Sqlite>,
+    metrics: Arc<Metrics>,
+    shared: Arc<Shared>,
+    drain: Duration,
+    threads: Arc<Threads>,
+}
+
+/// The names of the threads and whether each still runs.
+#[derive(Default)]
+struct Threads(Mutex<Vec<(String, bool)>>);
+
+impl Service {
+    /// Starts everything and returns as soon as it serves.
+    ///
+    /// # Errors
+    /// When the store cannot be opened, a port cannot be bound or a thread cannot be started. Nothing is left behind.
+    pub fn start(config: &Config, clock: Clock, parts: Parts) -> anyhow::Result<Self> {
+        Self::start_with(config, clock, parts, None)
+    }
+
+    /// Starts everything with another intake session than the store's: for measurements without storage.
+    ///
+    /// # Errors
+    /// As [`Service::start`].
+    pub fn start_with_intake(
+        config: &Config,
+        clock: Clock,
+        parts: Parts,
+        intake: Box<dyn IntakeSession>,
+    ) -> anyhow::Result<Self> {
+        Self::start_with(config, clock, parts, Some(intake))
+    }
+
+    fn start_with(
+        config: &Config,
+        clock: Clock,
+        parts: Parts,
+        intake: Option<Box<dyn IntakeSession>>,
+    ) -> anyhow::Result<Self> {
+        let metrics = Arc::new(Metrics::new());
+        let (says_ended, ended) = channel::unbounded();
+        let policy = policy(config);
+        let settings = Settings { clock: Arc::clone(&clock), ..settings(config) };
+        let store = Arc::new(Sqlite::open(settings)?);
+        let (authenticator, keys) =
+            Authenticator::new(config).context("the keys that tokens are checked with")?;
+        let front = Front::bind(config.listen, config.metrics, config.http_loops, limits(config))
+            .with_context(|| bind_advice(config))?;
+
+        let (postings, posted) = channel::bounded(config.queue_capacity);
+        let (log_postings, log_posted) = channel::bounded(config.queue_capacity);
+        let draining = Arc::new(AtomicBool::new(false));
+        let threads = Arc::new(Threads::default());
+        let shared = Arc::new(Shared {
+            store: Arc::clone(&store) as Arc<dyn Store>,
+            authenticator,
+            postings: postings.clone(),
+            event_rooms: Rooms::new(config.queue_capacity),
+            log_postings,
+            log_rooms: Rooms::new(config.queue_capacity),
+            metrics: Arc::clone(&metrics),
+            body_bytes_max: config.body_bytes_max,
+            batch_bytes_max: config.batch_bytes_max,
+            development: config.mode == Mode::Development,
+            draining: Arc::clone(&draining),
+            threads: {
+                let threads = Arc::clone(&threads);
+                Arc::new(move || threads.0.lock().clone())
+            },
+        });
+
+        let mut service = Self {
+            components: Vec::new(),
+            ended,
+            draining,
+            loops: front.handle(),
+            front,
+            store: Arc::clone(&store),
+            metrics: Arc::clone(&metrics),
+            shared: Arc::clone(&shared),
+            drain: config.shutdown_timeout,
+            threads,
+        };
+        let watermark = Arc::new(Watermark::default());
+        let started = service.start_threads(
+            config,
+            &clock,
+            parts,
+            &says_ended,
+            keys,
+            Feeds { posted, log_posted, postings, watermark, policy, intake },
+        );
+        if let Err(error) = started {
+            // What did start must not outlive the attempt.
+            let _ = service.stop();
+            return Err(error);
+        }
+        Ok(service)
+    }
+
+    fn start_threads(
+        &mut self,
+        config: &Config,
+        clock: &Clock,
+        parts: Parts,
+        ended: &Sender<String>,
+        keys: Option<Refresher>,
+        feeds: Feeds,
+    ) -> anyhow::Result<()> {
+        let Feeds { posted, log_posted, postings, watermark, policy, intake } = feeds;
+        let (store, metrics) = (Arc::clone(&self.store), Arc::clone(&self.metrics));
+        // From the store outwards. `components` is kept in stop order, so each one goes before those it feeds.
+        let mut inward: Vec<Component> = Vec::new();
+        if parts.keeper {
+            let keeper = Keeper::new(config.retention, Arc::clone(clock), Arc::clone(&metrics));
+            inward.push(keeper::start(store.keeper()?, keeper, ended.clone())?);
+        }
+        if parts.listener {
+            let listener = self.listener(clock, policy, &watermark);
+            inward.push(listener::start(0, store.listener()?, listener, ended.clone())?);
+        }
+        for n in 0..config.log_writer_threads {
+            let shedding = {
+                let store = Arc::clone(&store);
+                Arc::new(move || store.write_state() != WriteState::Open)
+            };
+            inward.push(log_writer::start(
+                format!("logs-{n}"),
+                store.logs()?,
+                log_posted.clone(),
+                config.log_batch_rows,
+                shedding,
+                Arc::clone(&metrics),
+                ended.clone(),
+            )?);
+        }
+        let session = match intake {
+            Some(session) => session,
+            None => store.intake()?,
+        };
+        inward.push(intake::start(
+            session,
+            posted,
+            Arc::clone(clock),
+            Arc::clone(&metrics),
+            ended.clone(),
+        )?);
+        if parts.reaper {
+            let reaper = {
+                let store = Arc::clone(&store);
+                let takes_writes =
+                    Arc::new(move || !matches!(store.write_state(), WriteState::Closed(_)));
+                Reaper::new(policy, instance(), watermark, postings, takes_writes)
+            };
+            let begun = Instant::now();
+            let clocks =
+                Clocks { wall: Arc::clone(clock), steady: Arc::new(move || begun.elapsed()) };
+            inward.push(reaper::start(store.keeper()?, reaper, clocks, ended.clone())?);
+        }
+        if let Some(keys) = keys {
+            inward.push(keys.start(ended.clone())?);
+        }
+        let (jobs, job_queue) = channel::bounded(config.queue_capacity);
+        for n in 0..config.worker_threads {
+            let desk = Desk::new(Arc::clone(&self.shared))?;
+            inward.push(worker::start(n, desk, job_queue.clone(), ended.clone())?);
+        }
+        for n in 0..config.http_loops {
+            let desk = Desk::new(Arc::clone(&self.shared))?;
+            inward.push(self.front.start_loop(n, desk, jobs.clone(), ended.clone())?);
+        }
+        inward.reverse();
+        for component in &inward {
+            self.metrics
+                .thread_up
+                .get_or_create(&ThreadLabel { thread: component.name().to_owned() })
+                .set(1);
+            self.threads.0.lock().push((component.name().to_owned(), true));
+        }
+        self.components = inward;
+        Ok(())
+    }
+
+    /// What the listener works with besides its session.
+    pub fn listener(&self, clock: &Clock, policy: Policy, watermark: &Arc<Watermark>) -> Listener {
+        let store = Arc::clone(&self.store);
+        Listener {
+            policy,
+            clock: Arc::clone(clock),
+            backlog: Arc::new(move || store.backlog()),
+            metrics: Arc::clone(&self.metrics),
+            watermark: Arc::clone(watermark),
+            applied: None,
+        }
+    }
+
+    /// Where the API listens.
+    pub fn api_address(&self) -> SocketAddr {
+        self.front.api_address()
+    }
+
+    /// Where the metrics port listens, if there is one.
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.front.metrics_address()
+    }
+
+    /// Says the names of threads that end.
+    pub fn ended(&self) -> &Receiver<String> {
+        &self.ended
+    }
+
+    /// The metrics of this service.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// The store of this service.
+    pub fn store(&self) -> &Arc<Sqlite> {
+        &self.store
+    }
+
+    /// The way in for postings from inside this process.
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// Notes that a thread has ended although nobody asked it to.
+    pub fn note_ended(&self, name: &str) {
+        self.metrics.thread_up.get_or_create(&ThreadLabel { thread: name.to_owned() }).set(0);
+        for thread in self.threads.0.lock().iter_mut().filter(|thread| thread.0 == name) {
+            thread.1 = false;
+        }
+    }
+
+    /// Makes `/ready` fail, so that balancers send nothing new here.
+    pub fn fail_readiness(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Drains and stops everything, from the doors inwards, within the drain deadline.
+    ///
+    /// # Errors
+    /// The error of the first thread that failed, else the names of those that missed the deadline.
+    pub fn stop(mut self) -> anyhow::Result<()> {
+        self.fail_readiness();
+        let deadline = Instant::now() + self.drain;
+        let mut first_error = None;
+        let mut stragglers = Vec::new();
+        // Each group is told together and awaited together; a group ends before the one that serves it is told.
+        let mut rest = std::mem::take(&mut self.components);
+        while !rest.is_empty() {
+            let stage = stage(rest[0].name());
+            let same =
+                rest.iter().take_while(|component| self::stage(component.name()) == stage).count();
+            let mut group: Vec<Component> = rest.drain(..same).collect();
+            group.iter_mut().for_each(Component::stop);
+            self.loops.wake();
+            for component in &mut group {
+                match component.join_by(deadline) {
+                    End::Clean => log::debug!("thread {} has stopped", component.name()),
+                    End::Failed(error) => {
+                        log::error!("thread {} failed: {error:#}", component.name());
+                        first_error.get_or_insert(error);
+                    }
+                    End::Straggler => stragglers.push(component.name().to_owned()),
+                }
+            }
+        }
+        match first_error {
+            Some(error) => Err(error),
+            None if stragglers.is_empty() => Ok(()),
+            None => {
+                anyhow::bail!("did not stop within {:?}: {}", self.drain, stragglers.join(", "))
+            }
+        }
+    }
+}
+
+/// What the threads are fed with.
+struct Feeds {
+    posted: Receiver<intake::Posting>,
+    log_posted: Receiver<log_writer::LogPosting>,
+    postings: Sender<intake::Posting>,
+    watermark: Arc<Watermark>,
+    policy: Policy,
+    intake: Option<Box<dyn IntakeSession>>,
+}
+
+/// The part of a thread's name that all of its kind share.
+fn stage(name: &str) -> &str {
+    name.split_once('-').map_or(name, |(stage, _)| stage)
+}
+
+/// What of the configuration the store goes by.
+pub fn settings(config: &Config) -> Settings {
+    Settings {
+        policy: policy(config),
+        retention: config.retention,
+        idempotency: config.idempotency_window,
+        log_keep: config.log_keep,
+        min_free_bytes: config.free_bytes_min,
+        ..Settings::new(&config.data_folder)
+    }
+}
+
+/// How long silence is borne.
+pub fn policy(config: &Config) -> Policy {
+    Policy { timeout: config.process_timeout, heartbeat_interval: config.heartbeat_interval }
+}
+
+fn limits(config: &Config) -> Limits {
+    Limits {
+        connections_max: config.connections_max,
+        connections_per_ip_max: config.connections_per_ip_max,
+        drain_time: config.shutdown_timeout,
+        ..Limits::default()
+    }
+}
+
+/// This instance, for people who read a judgement.
+fn instance() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    format!("{}/{}", host.trim(), std::process::id())
+}
+
+fn bind_advice(config: &Config) -> String {
+    let metrics = config.metrics.map_or_else(String::new, |metrics| {
+        format!(" or {metrics} (PROMETHEUS_METRICS_PORT, 0 turns it off)")
+    });
+    format!("cannot listen on {} (SENTINEL_HTTP_PORT, or --bind){metrics}", config.listen)
+}

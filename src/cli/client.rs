@@ -14,6 +14,7 @@ use super::exit::{Code, Exit};
 use super::token;
 use crate::config::Overrides;
 use crate::domain::ids::TenantId;
+use crate::http::auth::Role;
 
 /// Where the service is when nobody says otherwise.
 pub const URL_DEFAULT: &str = "http://127.0.0.1:8090";
@@ -26,7 +27,7 @@ const ANSWER_BYTES_MAX: u64 = 256 * 1024;
 /// How long a token of our own is good for. It is made anew at half time.
 const TOKEN_TTL: Duration = Duration::from_secs(3600);
 /// What a token of our own may do: report processes and read.
-const TOKEN_ROLE: &str = "sentinel:write";
+const TOKEN_ROLE: Role = Role::Write;
 
 /// Where Debian, Red Hat and Alpine keep the authorities that the machine trusts.
 const SYSTEM_ROOTS: [&str; 3] =
@@ -250,7 +251,7 @@ impl Token {
                 {
                     return Ok(Some(token.clone()));
                 }
-                let token = token::sign(folder, tenant, &[TOKEN_ROLE.to_string()], TOKEN_TTL)?;
+                let token = token::sign(folder, tenant, &[TOKEN_ROLE], TOKEN_TTL)?;
                 *made = Some((Instant::now(), token.clone()));
                 Ok(Some(token))
             }

@@ -3,6 +3,7 @@
 
 use super::exit::{Code, Exit};
 use crate::config::Overrides;
+use crate::service;
 use crate::store::sqlite;
 
 /// Bring the store up to this version, or say what that would do
@@ -25,12 +26,13 @@ pub struct MigrateArgs {
 /// When the store cannot be opened, or with `--check` when there is something to do.
 pub fn run(args: &MigrateArgs, overrides: Overrides) -> anyhow::Result<()> {
     let (config, _warnings) = super::load(overrides)?;
-    let steps = sqlite::migrate(&config.data_folder, args.check)?;
-    if steps.is_empty() {
-        super::print("the store is up to date")?;
+    let migrated = sqlite::migrate(&service::settings(&config), args.check)?;
+    if migrated.from == migrated.to {
+        super::print(&format!("the store is up to date: version {}", migrated.to))?;
         return Ok(());
     }
-    super::print(&steps.join("\n"))?;
+    let verb = if args.check { "would go" } else { "has gone" };
+    super::print(&format!("the store {verb} from version {} to {}", migrated.from, migrated.to))?;
     if args.check {
         return Err(Exit::new(Code::Failed, "the store is not up to date").into());
     }

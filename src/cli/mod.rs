@@ -8,9 +8,11 @@ pub mod check_config;
 pub mod client;
 pub mod exit;
 pub mod health;
+pub mod load;
 pub mod migrate;
 pub mod rebuild;
 pub mod run;
+pub mod serve;
 pub mod token;
 
 use std::io::{self, Write};
@@ -22,7 +24,6 @@ use clap::{Parser, Subcommand};
 use self::exit::{Code, Exit};
 use crate::config::{Config, Overrides, Warning};
 use crate::domain::time::Timestamp;
-use crate::service;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -63,6 +64,7 @@ enum Command {
     Serve(ServeArgs),
     Run(run::RunArgs),
     Health(health::HealthArgs),
+    Load(load::LoadArgs),
     Token(token::TokenArgs),
     CheckConfig(check_config::CheckConfigArgs),
     Migrate(migrate::MigrateArgs),
@@ -108,10 +110,14 @@ fn dispatch(command_line: CommandLine) -> anyhow::Result<ExitCode> {
     match command_line.command {
         None | Some(Command::Serve(ServeArgs {})) => {
             let (config, warnings) = load(overrides)?;
-            service::serve(config, warnings)?;
+            serve::run(&config, &warnings)?;
         }
         Some(Command::Run(args)) => return Ok(run::run(args, database)?.into()),
         Some(Command::Health(args)) => health::run(&args)?,
+        Some(Command::Load(args)) => {
+            let token = client::bearer_token(&client::environment, database.as_deref())?;
+            load::run(args, token)?;
+        }
         Some(Command::Token(args)) => token::run(&args, overrides)?,
         Some(Command::CheckConfig(args)) => check_config::run(&args, overrides)?,
         Some(Command::Migrate(args)) => migrate::run(&args, overrides)?,

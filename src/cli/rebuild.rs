@@ -2,6 +2,7 @@
 //! that reaches.
 
 use crate::config::Overrides;
+use crate::service;
 use crate::store::sqlite;
 
 /// Make the projection anew from the last snapshot and the log
@@ -20,7 +21,7 @@ pub struct RebuildArgs {}
 /// When another instance holds the store, or the log or the snapshot cannot be read.
 pub fn run(_: &RebuildArgs, overrides: Overrides) -> anyhow::Result<()> {
     let (config, _warnings) = super::load(overrides)?;
-    let reach = sqlite::rebuild(&config.data_folder, super::now())?;
-    super::print(&reach.to_string())?;
+    let report = sqlite::rebuild(&service::settings(&config))?;
+    super::print(&report.to_string())?;
     Ok(())
 }

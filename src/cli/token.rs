@@ -9,12 +9,10 @@ use anyhow::Context;
 use super::exit::{Code, Exit};
 use crate::config::{Mode, Overrides};
 use crate::domain::ids::TenantId;
-use crate::http::auth::development;
+use crate::http::auth::{Role, development, unix_seconds};
 
 /// The longest life of a development token: it cannot be called back.
 const TTL_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
-/// Every role, the least first.
-const ROLES: [&str; 4] = ["sentinel:read", "sentinel:write", "sentinel:operate", "sentinel:admin"];
 
 /// Sign a token with the development key
 #[derive(Debug, clap::Args)]
@@ -31,7 +29,7 @@ pub struct TokenArgs {
     tenant: TenantId,
     /// What it may do; can be given more than once
     #[arg(long = "role", value_name = "ROLE", default_value = "sentinel:write", value_parser = role)]
-    roles: Vec<String>,
+    roles: Vec<Role>,
     /// How long it is good for
     #[arg(long, value_name = "PAUSE", default_value = "1h", value_parser = time_to_live)]
     ttl: Duration,
@@ -71,20 +69,20 @@ pub(super) fn development_folder(overrides: Overrides) -> anyhow::Result<PathBuf
 pub(super) fn sign(
     folder: &Path,
     tenant: &TenantId,
-    roles: &[String],
+    roles: &[Role],
     ttl: Duration,
 ) -> anyhow::Result<String> {
-    let roles: Vec<&str> = roles.iter().map(String::as_str).collect();
-    development::token(folder, tenant, &roles, ttl, super::now())
+    development::token(folder, tenant, roles, ttl, unix_seconds())
         .with_context(|| format!("cannot sign with the development key in {}", folder.display()))
 }
 
-fn role(text: &str) -> Result<String, String> {
-    if ROLES.contains(&text) {
-        Ok(text.to_string())
-    } else {
-        Err(format!("known roles are {}", ROLES.join(", ")))
-    }
+fn role(text: &str) -> Result<Role, String> {
+    let known = Role::ALL.map(Role::as_str);
+    known
+        .iter()
+        .position(|name| *name == text)
+        .map(|at| Role::ALL[at])
+        .ok_or_else(|| format!("known roles are {}", known.join(", ")))
 }
 
 fn time_to_live(text: &str) -> Result<Duration, String> {
@@ -102,7 +100,7 @@ mod tests {
 
     #[test]
     fn a_role_is_one_that_the_service_knows() {
-        assert_eq!(role("sentinel:admin").as_deref(), Ok("sentinel:admin"));
+        assert_eq!(role("sentinel:admin"), Ok(Role::Admin));
         assert!(role("admin").unwrap_err().contains("sentinel:admin"));
     }
 

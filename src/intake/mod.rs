@@ -14,6 +14,7 @@ use crate::component::Component;
 use crate::domain::event::Envelope;
 use crate::domain::time::Timestamp;
 use crate::mailbox::{Answer, ReplyTo, wake_all};
+use crate::room::Room;
 use crate::store::{IntakeSession, StoreError};
 use crate::telemetry::metrics::{ChannelLabel, Metrics};
 
@@ -28,6 +29,8 @@ pub const BYTES_PER_COMMIT_MAX: usize = 8 * 1024 * 1024;
 pub struct Posting {
     pub envelopes: Vec<Envelope>,
     pub reply: ReplyTo,
+    /// The room it takes up, until it is answered. None: the poster bounds itself.
+    pub room: Option<Room>,
 }
 
 impl Posting {
@@ -114,8 +117,11 @@ pub fn pass(
     let mut envelopes =
         Vec::with_capacity(batch.iter().map(|posting| posting.envelopes.len()).sum());
     let mut asked = Vec::with_capacity(batch.len());
+    // Given back when everybody is answered, at the end.
+    let mut rooms = Vec::with_capacity(batch.len());
     for posting in batch {
         asked.push((posting.envelopes.len(), posting.reply));
+        rooms.push(posting.room);
         envelopes.extend(posting.envelopes);
     }
     match session.accept(now, envelopes) {
@@ -190,6 +196,7 @@ mod tests {
         Posting {
             envelopes: streams.iter().map(|stream| envelope(stream)).collect(),
             reply: ReplyTo { mailbox, address, context: Box::new(()) },
+            room: None,
         }
     }
 

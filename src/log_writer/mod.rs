@@ -24,6 +24,7 @@ use crossbeam::channel::{Receiver, Sender, after, never, select};
 use crate::component::{Component, Stop};
 use crate::domain::log_row::LogRow;
 use crate::mailbox::{Answer, ReplyTo, wake_all};
+use crate::room::Room;
 use crate::store::{LogSession, StoreError};
 use crate::telemetry::metrics::Metrics;
 
@@ -52,6 +53,8 @@ pub struct LogPosting {
     pub rows: Vec<LogRow>,
     /// Who waits for the commit; None for a source that cannot wait.
     pub reply: Option<ReplyTo>,
+    /// The room they take up, until they are settled. None: the poster bounds itself.
+    pub room: Option<Room>,
 }
 
 /// Starts a log writer. `shedding` says whether log rows are to be dropped for lack of space.
@@ -136,6 +139,7 @@ struct Part {
     /// Where its rows end in the batch.
     end: usize,
     reply: Option<ReplyTo>,
+    room: Option<Room>,
     since: Instant,
 }
 
@@ -266,7 +270,7 @@ impl Writer {
         {
             rows.append(&mut posting.rows);
             self.waiting -= usize::from(posting.reply.is_some());
-            parts.push(Part { end: rows.len(), reply: posting.reply, since });
+            parts.push(Part { end: rows.len(), reply: posting.reply, room: posting.room, since });
         }
         self.kept_rows -= rows.len();
         let settled = rows.len().max(1);
@@ -323,7 +327,7 @@ impl Writer {
         for (rows, part) in split(rows, parts).into_iter().rev() {
             self.kept_rows += rows.len();
             self.waiting += usize::from(part.reply.is_some());
-            let posting = LogPosting { rows, reply: part.reply };
+            let posting = LogPosting { rows, reply: part.reply, room: part.room };
             self.kept.push_front(Kept { posting, since: part.since });
         }
         let closed = matches!(error, StoreError::NoSpace { .. });

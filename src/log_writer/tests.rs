@@ -72,7 +72,7 @@ impl Bench {
     }
 
     fn send(&self, messages: &[&str]) {
-        self.post.send(LogPosting { rows: rows(messages), reply: None }).unwrap();
+        self.post.send(LogPosting { rows: rows(messages), reply: None, room: None }).unwrap();
     }
 
     fn ask(&self, slot: u32, messages: &[&str]) {
@@ -81,7 +81,9 @@ impl Bench {
             address: Address { slot, generation: 0 },
             context: Box::new(()),
         };
-        self.post.send(LogPosting { rows: rows(messages), reply: Some(reply) }).unwrap();
+        self.post
+            .send(LogPosting { rows: rows(messages), reply: Some(reply), room: None })
+            .unwrap();
     }
 
     fn fail(&self, error: StoreError) {

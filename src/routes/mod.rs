@@ -1,1 +1,548 @@
-//! (being written)
+//! What the service answers to each request. This module is the app behind the front: it admits, handles, completes.
+//!
+//! One [`Desk`] lives on each poll loop and on each worker, with a read session of its own. What is shared between
+//! them is in [`Shared`]. A desk never blocks on a loop: what may take long is sent to a worker by the route table,
+//! and what must be durable goes to the intake thread with a return address.
+
+mod events;
+mod internal;
+mod machines;
+mod openapi;
+pub mod problem;
+mod read;
+mod stream;
+pub mod table;
+
+use std::any::Any;
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bumpalo::Bump;
+use crossbeam::channel::Sender;
+
+use crate::domain::door::{trace_id_hex, traceparent};
+use crate::domain::event::{Envelope, TraceContext};
+use crate::domain::ids::TenantId;
+use crate::domain::log_row::LogRow;
+use crate::http::auth::{self, AuthError, Authenticator, KEYS_WAIT, Principal, Role, unix_seconds};
+use crate::http::{Admission, App, Handled, Head, Place, Reply, Request, ReturnAddress};
+use crate::intake::Posting;
+use crate::log_writer::LogPosting;
+use crate::mailbox::{Answer, ReplyTo};
+use crate::room::{NoRoom, Rooms};
+use crate::store::{Reader, Store, StoreError, WriteState};
+use crate::telemetry::metrics::Metrics;
+use crate::view::json::Json;
+use problem::{Kind, Problem};
+use table::{Body, Found, Route, Scope};
+
+/// A body longer than this is parsed on a worker: about 100 microseconds of work.
+const LOOP_BODY_BYTES_MAX: usize = 16 * 1024;
+/// The type of every JSON answer.
+const JSON: &str = "application/json";
+
+/// What the desks share.
+pub struct Shared {
+    pub store: Arc<dyn Store>,
+    pub authenticator: Arc<Authenticator>,
+    pub postings: Sender<Posting>,
+    /// Bounds the events on their way through `postings`.
+    pub event_rooms: Arc<Rooms>,
+    pub log_postings: Sender<LogPosting>,
+    /// Bounds the rows on their way through `log_postings`.
+    pub log_rooms: Arc<Rooms>,
+    pub metrics: Arc<Metrics>,
+    pub body_bytes_max: usize,
+    pub batch_bytes_max: usize,
+    /// Answers only to loopback host names, and `/metrics` to anybody.
+    pub development: bool,
+    /// The service is stopping: `/ready` says so.
+    pub draining: Arc<AtomicBool>,
+    /// The names of the threads that must run, and whether each does.
+    pub threads: Arc<dyn Fn() -> Vec<(String, bool)> + Send + Sync>,
+}
+
+/// What is known of a request once its head is read.
+pub struct Admitted {
+    route: &'static Route,
+    caller: Caller,
+    trace: TraceContext,
+}
+
+/// Who is asking.
+enum Caller {
+    Nobody,
+    Known(Arc<Principal>),
+    /// The token names a key that is being fetched: a worker waits for it.
+    Unknown {
+        authorization: String,
+    },
+}
+
+/// The app on one thread.
+pub struct Desk {
+    shared: Arc<Shared>,
+    reader: Box<dyn Reader>,
+    /// The state of a generator of trace ids (splitmix64), seeded from the system.
+    random: u64,
+}
+
+/// What a request's handler works with.
+struct Exchange<'e, 'a> {
+    arena: &'a Bump,
+    request: &'e Request<'e>,
+    route: &'static Route,
+    /// The tenant whose data is meant: the token's, or the one an admin names.
+    tenant: Option<TenantId>,
+    /// An admin who named the tenant of unreadable messages.
+    trace: TraceContext,
+    back: &'e dyn ReturnAddress,
+}
+
+type Outcome<'a> = Result<Handled<'a, stream::LogStream>, Problem>;
+
+impl Desk {
+    /// A desk with a read session of its own.
+    ///
+    /// # Errors
+    /// When the store gives no session.
+    pub fn new(shared: Arc<Shared>) -> Result<Self, StoreError> {
+        let reader = shared.store.reader()?;
+        let random = uuid::Uuid::now_v7().as_u128();
+        #[expect(clippy::cast_possible_truncation, reason = "half of the random bits are wanted")]
+        let random = (random >> 64) as u64 ^ random as u64;
+        Ok(Self { shared, reader, random })
+    }
+
+    fn random_u64(&mut self) -> u64 {
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.random;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// The trace of the request: the caller's, else a new one [TE7].
+    fn trace(&mut self, head: &Head<'_>) -> TraceContext {
+        let fresh =
+            (u128::from(self.random_u64()) << 64 | u128::from(self.random_u64()) | 1).to_be_bytes();
+        traceparent(head.headers.get("traceparent"), || fresh)
+    }
+
+    /// Finds the route and who is asking.
+    fn look_at(&self, head: &Head<'_>, trace: TraceContext) -> Result<Admitted, Problem> {
+        if self.shared.development && !is_loopback_host(head.headers.get("host")) {
+            return Err(Problem::new(Kind::MisdirectedRequest, Kind::MisdirectedRequest.help()));
+        }
+        let route = match table::find(&head.method, head.path, head.port) {
+            Found::Route(route) => route,
+            Found::OtherMethods(methods) => {
+                let mut allow: Vec<&str> = methods.iter().map(|method| method.as_str()).collect();
+                if allow.contains(&"GET") {
+                    allow.push("HEAD");
+                }
+                let allow = allow.join(", ");
+                let detail = format!("this path takes {allow}");
+                return Err(Problem::new(Kind::MethodNotAllowed, detail).header("Allow", allow));
+            }
+            Found::Nothing => {
+                return Err(Problem::new(
+                    Kind::NotFound,
+                    "no such path; /openapi.json lists them all",
+                ));
+            }
+        };
+        let needed = match (route.scope, head.port) {
+            (Scope::Open, _) | (Scope::Scrape, crate::http::Port::Metrics) => None,
+            (Scope::Scrape, crate::http::Port::Api) => {
+                (!self.shared.development).then_some(Role::Read)
+            }
+            (Scope::Read, _) => Some(Role::Read),
+            (Scope::Write, _) => Some(Role::Write),
+            (Scope::Operate, _) => Some(Role::Operate),
+        };
+        let Some(needed) = needed else {
+            return Ok(Admitted { route, caller: Caller::Nobody, trace });
+        };
+        let authorization = head.headers.get("authorization");
+        if head.headers.count("authorization") > 1 {
+            return Err(unauthorized("there is more than one Authorization field"));
+        }
+        let caller = match self.shared.authenticator.check(authorization, unix_seconds()) {
+            Ok(principal) => {
+                allowed(&principal, needed)?;
+                Caller::Known(principal)
+            }
+            Err(AuthError::Retry) => {
+                Caller::Unknown { authorization: authorization.unwrap_or_default().to_owned() }
+            }
+            Err(error) => return Err(auth_problem(&error)),
+        };
+        Ok(Admitted { route, caller, trace })
+    }
+
+    /// The tenant that a request is about. Another one than the token's needs an admin [law 7].
+    fn tenant(&self, head: &Head<'_>, principal: &Principal) -> Result<TenantId, Problem> {
+        if !head.query.contains("tenant") {
+            return Ok(principal.tenant().clone());
+        }
+        let pairs = query(head)?;
+        match pairs.iter().find(|(name, _)| name == "tenant") {
+            None => Ok(principal.tenant().clone()),
+            Some((_, named)) if named == principal.tenant().as_str() => {
+                Ok(principal.tenant().clone())
+            }
+            Some(_) if !principal.may(Role::Admin) => {
+                Err(Problem::new(Kind::Forbidden, "another tenant needs the role sentinel:admin"))
+            }
+            Some((_, named)) => TenantId::parse(named)
+                .map_err(|error| Problem::new(Kind::BadRequest, error.to_string()).field("tenant")),
+        }
+    }
+
+    fn respond<'a>(
+        &mut self,
+        arena: &'a Bump,
+        request: &Request<'_>,
+        admitted: Admitted,
+        back: &dyn ReturnAddress,
+    ) -> Outcome<'a> {
+        let Admitted { route, caller, trace } = admitted;
+        let principal = match caller {
+            Caller::Nobody => None,
+            Caller::Known(principal) => Some(principal),
+            Caller::Unknown { authorization } => {
+                let found = self
+                    .shared
+                    .authenticator
+                    .check_waiting(Some(&authorization), unix_seconds(), KEYS_WAIT)
+                    .map_err(|error| auth_problem(&error))?;
+                let needed = match route.scope {
+                    Scope::Write => Role::Write,
+                    Scope::Operate => Role::Operate,
+                    Scope::Open | Scope::Scrape | Scope::Read => Role::Read,
+                };
+                allowed(&found, needed)?;
+                Some(found)
+            }
+        };
+        let tenant =
+            principal.map(|principal| self.tenant(&request.head, &principal)).transpose()?;
+        let exchange = Exchange { arena, request, route, tenant, trace, back };
+        match route.action {
+            table::Action::Index => Ok(machines::index(&exchange)),
+            table::Action::Health => Ok(machines::health(&exchange)),
+            table::Action::Ready => Ok(self.ready(&exchange)),
+            table::Action::Metrics => Ok(self.metrics(&exchange)),
+            table::Action::OpenApi => Ok(openapi::answer(&exchange)),
+            table::Action::ProblemHelp => machines::problem_help(&exchange),
+            table::Action::Report(kind) => self.report(&exchange, kind),
+            table::Action::Log => self.log(&exchange),
+            table::Action::PostEvents => self.post_events(&exchange),
+            table::Action::Status => self.status(&exchange),
+            table::Action::Processes => self.processes(&exchange),
+            table::Action::Runs => self.runs(&exchange),
+            table::Action::Logs => self.logs(&exchange),
+            table::Action::Events => self.events(&exchange),
+            table::Action::Event => self.event(&exchange),
+            table::Action::Stream => self.stream(&exchange),
+            table::Action::StreamEvents => self.stream_events(&exchange),
+            table::Action::DeadLetters => self.dead_letters(&exchange),
+            table::Action::DeadLetter => self.dead_letter(&exchange),
+        }
+    }
+
+    /// Hands envelopes to the intake thread, which answers to `back`.
+    fn post(&self, envelopes: Vec<Envelope>, reply: ReplyTo) -> Result<(), Problem> {
+        if let WriteState::Closed(why) = self.shared.store.write_state() {
+            return Err(Problem::new(
+                Kind::Unavailable,
+                format!("the store takes no writes: {why}"),
+            ));
+        }
+        let room =
+            self.shared.event_rooms.take(envelopes.len()).map_err(|no_room| match no_room {
+                NoRoom::Now => Problem::new(
+                    Kind::Unavailable,
+                    "the queue is full; nothing of this request was kept",
+                ),
+                NoRoom::Ever => Problem::new(
+                    Kind::TooLarge,
+                    format!(
+                        "more events than the queue holds ({}): split the batch",
+                        self.shared.event_rooms.capacity()
+                    ),
+                ),
+            })?;
+        self.shared.postings.try_send(Posting { envelopes, reply, room: Some(room) }).map_err(
+            |_| {
+                Problem::new(
+                    Kind::Unavailable,
+                    "the queue is full; nothing of this request was kept",
+                )
+            },
+        )
+    }
+
+    /// Hands log rows to the log writer, which answers to `back`.
+    fn post_logs(&self, rows: Vec<LogRow>, reply: ReplyTo) -> Result<(), Problem> {
+        match self.shared.store.write_state() {
+            WriteState::Open => {}
+            WriteState::SheddingLogs(why) | WriteState::Closed(why) => {
+                self.shared.metrics.log_rows_shed.inc_by(rows.len() as u64);
+                return Err(Problem::new(
+                    Kind::Unavailable,
+                    format!("log rows are not taken: {why}"),
+                ));
+            }
+        }
+        let full = || {
+            Problem::new(
+                Kind::Unavailable,
+                "the log queue is full; nothing of this request was kept",
+            )
+        };
+        let room = self.shared.log_rooms.take(rows.len()).map_err(|no_room| match no_room {
+            NoRoom::Now => full(),
+            NoRoom::Ever => Problem::new(
+                Kind::TooLarge,
+                format!(
+                    "more rows than the queue holds ({}): split the array",
+                    self.shared.log_rooms.capacity()
+                ),
+            ),
+        })?;
+        self.shared
+            .log_postings
+            .try_send(LogPosting { rows, reply: Some(reply), room: Some(room) })
+            .map_err(|_| full())
+    }
+}
+
+impl App for Desk {
+    type Admitted = Admitted;
+    type Stream = stream::LogStream;
+
+    fn admit<'a>(&mut self, arena: &'a Bump, head: &Head<'_>) -> Admission<'a, Admitted> {
+        let trace = self.trace(head);
+        match self.look_at(head, trace) {
+            Ok(admitted) => {
+                let route = admitted.route;
+                let body_bytes_max = match route.body {
+                    Body::None => self.shared.body_bytes_max,
+                    Body::One => self.shared.body_bytes_max,
+                    Body::Many if events::is_batch(head) || route.action == table::Action::Log => {
+                        self.shared.batch_bytes_max
+                    }
+                    Body::Many => self.shared.body_bytes_max,
+                };
+                let short = head.content_length.is_some_and(|bytes| bytes <= LOOP_BODY_BYTES_MAX);
+                let waits = matches!(admitted.caller, Caller::Unknown { .. });
+                let place = if short && !waits { route.place } else { Place::Worker };
+                Admission::Read { admitted, place, body_bytes_max }
+            }
+            Err(problem) => Admission::Refuse(problem.reply(
+                arena,
+                Some(head.path),
+                Some(&trace_id_hex(&trace)),
+            )),
+        }
+    }
+
+    fn handle<'a>(
+        &mut self,
+        arena: &'a Bump,
+        request: &Request<'_>,
+        admitted: Admitted,
+        back: &dyn ReturnAddress,
+    ) -> Handled<'a, Self::Stream> {
+        let trace = admitted.trace;
+        match self.respond(arena, request, admitted, back) {
+            Ok(handled) => handled,
+            Err(problem) => Handled::Reply(problem.reply(
+                arena,
+                Some(request.head.path),
+                Some(&trace_id_hex(&trace)),
+            )),
+        }
+    }
+
+    fn complete<'a>(
+        &mut self,
+        arena: &'a Bump,
+        context: Box<dyn Any + Send>,
+        answer: Answer,
+    ) -> Reply<'a> {
+        match context.downcast::<Waiting>() {
+            Ok(waiting) => waiting.finish(arena, answer),
+            Err(_) => Problem::new(Kind::Internal, "an answer came back without its question")
+                .reply(arena, None, None),
+        }
+    }
+
+    fn more(&mut self, stream: Self::Stream) -> (Vec<u8>, Option<Self::Stream>) {
+        stream.next(&mut *self.reader)
+    }
+
+    fn refuse<'a>(&mut self, arena: &'a Bump, status: u16, detail: &'static str) -> Reply<'a> {
+        Problem::new(Kind::of_status(status), detail).reply(arena, None, None)
+    }
+
+    fn replied(&mut self, status: u16, micros: u64, arena_bytes: usize) {
+        self.shared.metrics.replied(status, Duration::from_micros(micros), arena_bytes);
+    }
+
+    fn end_turn(&mut self) {
+        self.reader.end_turn();
+    }
+}
+
+/// What is needed to finish a request whose answer comes from another thread.
+enum Waiting {
+    Report(internal::WaitingReport),
+    Log(internal::WaitingLog),
+    Event(events::WaitingEvent),
+    Batch(events::WaitingBatch),
+}
+
+impl Waiting {
+    fn finish<'a>(self, arena: &'a Bump, answer: Answer) -> Reply<'a> {
+        match self {
+            Self::Report(waiting) => waiting.finish(arena, answer),
+            Self::Log(waiting) => waiting.finish(arena, answer),
+            Self::Event(waiting) => waiting.finish(arena, answer),
+            Self::Batch(waiting) => waiting.finish(arena, answer),
+        }
+    }
+}
+
+impl<'a> Exchange<'_, 'a> {
+    /// The tenant of a route that needs a token.
+    fn tenant(&self) -> Result<&TenantId, Problem> {
+        self.tenant.as_ref().ok_or_else(|| Problem::new(Kind::Internal, "the route has no scope"))
+    }
+
+    fn trace_id(&self) -> String {
+        trace_id_hex(&self.trace)
+    }
+
+    /// The segment in braces of the route's path. What is no valid name names nothing.
+    fn argument<T>(&self, parse: impl Fn(&str) -> Option<T>) -> Result<T, Problem> {
+        table::argument(self.route, self.request.head.path)
+            .and_then(|text| parse(&text))
+            .ok_or_else(not_found)
+    }
+
+    /// A whole JSON answer.
+    fn json(&self, status: u16, write: impl FnOnce(&mut Json<'a>)) -> Reply<'a> {
+        let mut json = Json::new(self.arena);
+        write(&mut json);
+        Reply {
+            status,
+            content_type: JSON,
+            headers: vec![("Cache-Control", Cow::Borrowed("no-store"))],
+            body: Cow::Borrowed(json.finish()),
+            close: false,
+        }
+    }
+}
+
+fn not_found() -> Problem {
+    Problem::new(Kind::NotFound, "nothing of this name is known to your tenant")
+}
+
+fn query<'q>(head: &Head<'q>) -> Result<Vec<(Cow<'q, str>, Cow<'q, str>)>, Problem> {
+    table::query(head.query).ok_or_else(|| {
+        Problem::new(Kind::BadRequest, "the query is not valid percent-encoded UTF-8")
+    })
+}
+
+fn allowed(principal: &Principal, needed: Role) -> Result<(), Problem> {
+    if principal.may(needed) {
+        return Ok(());
+    }
+    Err(Problem::new(Kind::Forbidden, format!("this needs the role {}", needed.as_str())))
+}
+
+fn unauthorized(detail: impl Into<Cow<'static, str>>) -> Problem {
+    Problem::new(Kind::Unauthorized, detail).header("WWW-Authenticate", auth::CHALLENGE)
+}
+
+fn auth_problem(error: &AuthError) -> Problem {
+    match error {
+        AuthError::Missing => Problem::new(
+            Kind::Unauthorized,
+            "send Authorization: Bearer <token>; in development mode `sentinel token` makes one",
+        )
+        .header("WWW-Authenticate", "Bearer"),
+        AuthError::NoKeys => Problem::new(Kind::KeysUnavailable, Kind::KeysUnavailable.help()),
+        AuthError::Retry | AuthError::Invalid(_) => unauthorized(error.to_string()),
+    }
+}
+
+/// Turns a store's error into an answer, and logs what only we need to know.
+fn store_problem(error: &StoreError) -> Problem {
+    if error.is_transient() {
+        return Problem::new(Kind::Unavailable, error.to_string());
+    }
+    log::error!("a read failed: {:#}", Chain(error));
+    Problem::new(Kind::Internal, Kind::Internal.help())
+}
+
+/// Shows an error with everything that led to it.
+struct Chain<'e>(&'e dyn std::error::Error);
+
+impl std::fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut cause = self.0.source();
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}
+
+/// Development mode answers only to loopback names, so that no web page can reach it by a name of its own.
+fn is_loopback_host(host: Option<&str>) -> bool {
+    let Some(host) = host else { return true };
+    let name = match host.strip_prefix('[') {
+        Some(rest) => return rest.split_once(']').is_some_and(|(address, _)| address == "::1"),
+        None => host.rsplit_once(':').map_or(host, |(name, _)| name),
+    };
+    name.eq_ignore_ascii_case("localhost") || name == "127.0.0.1"
+}
+
+impl Shared {
+    /// Whether the service is on its way out.
+    fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn development_mode_knows_the_loopback_names() {
+        for host in
+            ["localhost", "LOCALHOST:8090", "127.0.0.1", "127.0.0.1:1", "[::1]:8090", "[::1]"]
+        {
+            assert!(is_loopback_host(Some(host)), "{host}");
+        }
+        for host in [
+            "evil.example",
+            "localhost.evil.example:8090",
+            "127.0.0.2",
+            "[::2]",
+            "",
+            "127.0.0.1.evil.example",
+        ] {
+            assert!(!is_loopback_host(Some(host)), "{host}");
+        }
+    }
+}

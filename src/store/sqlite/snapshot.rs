@@ -4,6 +4,7 @@
 //! What must stay true: a snapshot counts only once it is complete, checked and on the disk, under a name that says
 //! which position it covers; and a rebuild that cannot reach everything is refused before anything is touched.
 
+use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -162,6 +163,24 @@ pub struct Report {
     pub set_aside: Option<PathBuf>,
 }
 
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.snapshot_position {
+            Some(position) => write!(f, "rebuilt from the snapshot at position {position}")?,
+            None => f.write_str("rebuilt from nothing")?,
+        }
+        write!(
+            f,
+            " and {} messages of the log: everything up to position {} is there",
+            self.replayed, self.position
+        )?;
+        match &self.set_aside {
+            Some(path) => write!(f, "; the projection of before lies in {}", path.display()),
+            None => Ok(()),
+        }
+    }
+}
+
 /// Makes the projection anew from the newest good snapshot and the log. The service is stopped.
 ///
 /// # Errors
@@ -307,6 +326,19 @@ pub struct Manifest {
     /// The newest position that the backup's `log.db` has given.
     pub log_last: i64,
     pub files: Vec<ManifestFile>,
+}
+
+impl fmt::Display for Manifest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bytes: u64 = self.files.iter().map(|file| file.bytes).sum();
+        write!(
+            f,
+            "{} files, {bytes} bytes; the log reaches position {}, the projection {}",
+            self.files.len(),
+            self.log_last,
+            self.events_position
+        )
+    }
 }
 
 /// One file of a backup.

@@ -1,0 +1,152 @@
+//! `sentinel serve` runs the service until a signal or a fault ends it. This module is the `main` thread: signals,
+//! systemd, the first words to a newcomer, and the order in which everything ends.
+
+use std::io::{self, Write};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use crossbeam::channel::{self, Receiver, Sender, select};
+use sd_notify::NotifyState;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::{Handle, Signals};
+
+use super::client::escaped;
+use super::exit::{Code, Exit};
+use crate::component::Component;
+use crate::config::{Config, Mode, Warning};
+use crate::service::{Parts, Service, wall_clock};
+use crate::store::StoreError;
+use crate::telemetry::logging;
+
+/// More signals than this at once are one.
+const SIGNALS_MAX: usize = 8;
+/// Where systemd asks for none, the pause between two looks at nothing in particular.
+const IDLE: Duration = Duration::from_secs(3600);
+
+/// Serves until it is told to stop.
+///
+/// # Errors
+/// When the service cannot start, when a thread ends uninvited, or when one misses the deadline of the stop.
+pub fn run(config: &Config, warnings: &[Warning]) -> anyhow::Result<()> {
+    let log = logging::init(&config.log)?;
+    for warning in warnings {
+        log::warn!("{warning}");
+    }
+    log::info!(version = env!("CARGO_PKG_VERSION"); "starting");
+    let service = Service::start(config, wall_clock(), Parts::ALL)?;
+    let (signals, mut listener, handle) = signals(service_ended())?;
+    log::info!(
+        address:% = service.api_address(),
+        metrics:? = service.metrics_address();
+        "serving"
+    );
+    greet(config, &service);
+    // Without NOTIFY_SOCKET these say nothing to nobody.
+    let _ = sd_notify::notify(&[NotifyState::Ready]);
+    let uninvited = wait(&service, &signals, &log);
+    let _ = sd_notify::notify(&[NotifyState::Stopping]);
+    log::info!("stopping");
+    let stopped = service.stop();
+    handle.close();
+    let _ = listener.join_by(Instant::now() + Duration::from_secs(1));
+    match (stopped, uninvited) {
+        (Ok(()), None) => {
+            log::info!("stopped");
+            Ok(())
+        }
+        // The error of a failed thread says more than its name; what the store says decides the exit code.
+        (Err(error), Some(name)) => Err(ended_uninvited(&name, error)),
+        (Ok(()), Some(name)) => {
+            Err(Exit::new(Code::ThreadEnded, format!("the thread {name} ended uninvited")).into())
+        }
+        (Err(error), None) => Err(error),
+    }
+}
+
+fn ended_uninvited(name: &str, error: anyhow::Error) -> anyhow::Error {
+    let of_the_store = error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<StoreError>())
+        .any(|error| matches!(error, StoreError::Io { .. } | StoreError::Corrupt { .. }));
+    let words = format!("the thread {name} ended uninvited");
+    if of_the_store {
+        error.context(words)
+    } else {
+        Exit::new(Code::ThreadEnded, format!("{words}: {error:#}")).into()
+    }
+}
+
+/// Where the signal thread says that it is over: nobody needs to know.
+fn service_ended() -> Sender<String> {
+    channel::unbounded().0
+}
+
+/// Signals as a channel, so that they can be waited for together with other things.
+fn signals(ended: Sender<String>) -> anyhow::Result<(Receiver<i32>, Component, Handle)> {
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).context("listen for signals")?;
+    let handle = signals.handle();
+    let (sender, receiver) = channel::bounded(SIGNALS_MAX);
+    let listener = Component::start("signals", ended, move |_| {
+        for signal in signals.forever() {
+            // One too many is the same as one before it.
+            let _ = sender.try_send(signal);
+        }
+        Ok(())
+    })?;
+    Ok((receiver, listener, handle))
+}
+
+/// Waits for a reason to stop. Returns the name of the thread that ended uninvited, if that is the reason.
+fn wait(service: &Service, signals: &Receiver<i32>, log: &logging::Handle) -> Option<String> {
+    // systemd wants a sign of life at least every half of the time it gives.
+    let watchdog = sd_notify::watchdog_enabled().map(|time| time / 2);
+    loop {
+        select! {
+            recv(signals) -> signal => match signal {
+                Ok(SIGHUP) => {
+                    log.reload();
+                    log::info!("the log filter is read again");
+                }
+                Ok(signal) => {
+                    log::info!(signal; "told to stop");
+                    return None;
+                }
+                Err(_) => return Some("signals".to_owned()),
+            },
+            recv(service.ended()) -> name => {
+                let name = name.unwrap_or_default();
+                service.note_ended(&name);
+                log::error!(thread_name = name.as_str(); "a thread ended uninvited");
+                return Some(name);
+            }
+            default(watchdog.unwrap_or(IDLE)) => {
+                if watchdog.is_some() {
+                    let _ = sd_notify::notify(&[NotifyState::Watchdog]);
+                }
+            }
+        }
+    }
+}
+
+/// The first words to a newcomer: a session to paste. Only in development mode and for somebody who reads them.
+fn greet(config: &Config, service: &Service) {
+    if config.mode != Mode::Development {
+        return;
+    }
+    let address = service.api_address();
+    let program = std::env::args_os().next().map(|name| name.to_string_lossy().into_owned());
+    let program = program.unwrap_or_else(|| "sentinel".to_owned());
+    let folder = escaped(&config.data_folder.display().to_string());
+    let words = format!(
+        "\nProcess Sentinel serves on http://{address} (development mode, loopback only, store in {folder}).\n\
+         Paste this into another terminal:\n\n  \
+         export TOKEN=$({program} --database sqlite://{folder} token --tenant demo --role sentinel:write)\n  \
+         curl -X POST -H \"Authorization: Bearer $TOKEN\" -H 'X-Sentinel-Process-Id: nightly-import' {address}/internal/start\n  \
+         curl -H \"Authorization: Bearer $TOKEN\" -H 'X-Sentinel-Process-Id: nightly-import' {address}/internal/progress \
+         -d '{{\"current_step\":\"LOADING\",\"progress_percent\":40}}'\n  \
+         curl -H \"Authorization: Bearer $TOKEN\" {address}/status/nightly-import\n  \
+         {program} --database sqlite://{folder} run --name nightly-import -- sh -c 'for i in 1 2 3; do echo step $i; sleep 1; done'\n\n\
+         http://{address}/ready says how it is, http://{address}/openapi.json what it can do. Ctrl-C stops it.\n\n"
+    );
+    let _ = io::stdout().lock().write_all(words.as_bytes());
+}

@@ -1,0 +1,376 @@
+//! The questions: status, listings, histories. This module reads parameters, asks the store, and writes the answer.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use super::problem::{Kind, Problem};
+use super::stream::LogStream;
+use super::{Desk, Exchange, Outcome, not_found, query, store_problem};
+use crate::domain::dead_letter::Reason;
+use crate::domain::door::event_id;
+use crate::domain::ids::{EventType, ProcessId, Source, StreamKey};
+use crate::domain::log_row::Level;
+use crate::domain::process::Status;
+use crate::domain::time::Timestamp;
+use crate::http::{Handled, Reply};
+use crate::store::{
+    Cursor, DeadLetterFilter, EventFilter, LogFilter, Page, Paged, ProcessFilter, StoreError,
+};
+use crate::view;
+use crate::view::json::Json;
+
+/// Rows on a page, unless the user asks otherwise.
+const LIMIT_PROCESSES: usize = 50;
+const LIMIT_ROWS: usize = 100;
+/// The most rows on a page: some 300 KB of answer.
+const LIMIT_MAX: usize = 1000;
+/// The longest `wait` that a parameter may ask for.
+const WAIT_MAX: Duration = Duration::from_secs(60);
+
+/// What an operator looks for when no status is asked for.
+const UNFINISHED: [Status; 5] =
+    [Status::Registered, Status::Active, Status::Running, Status::Paused, Status::Expired];
+
+/// The parameters of a query, by name. Asking twice for one is refused when it is read.
+struct Parameters<'q>(Vec<(Cow<'q, str>, Cow<'q, str>)>);
+
+impl<'q> Parameters<'q> {
+    fn of(exchange: &Exchange<'q, '_>) -> Result<Self, Problem> {
+        let pairs = query(&exchange.request.head)?;
+        for (index, (name, _)) in pairs.iter().enumerate() {
+            if pairs[..index].iter().any(|(earlier, _)| earlier == name) {
+                return Err(Problem::new(
+                    Kind::BadRequest,
+                    format!("the parameter {name} is given twice"),
+                ));
+            }
+        }
+        Ok(Self(pairs))
+    }
+
+    /// The value of a parameter; an empty one counts as absent.
+    fn get(&self, name: &str) -> Option<&str> {
+        let (_, value) = self.0.iter().find(|(given, _)| given == name)?;
+        (!value.is_empty()).then_some(value.as_ref())
+    }
+
+    fn parsed<T>(
+        &self,
+        name: &'static str,
+        expected: &'static str,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> Result<Option<T>, Problem> {
+        match self.get(name) {
+            None => Ok(None),
+            Some(text) => match parse(text) {
+                Some(value) => Ok(Some(value)),
+                None => Err(Problem::new(Kind::BadRequest, format!("{name} must be {expected}"))
+                    .field(name)),
+            },
+        }
+    }
+
+    fn time(&self, name: &'static str) -> Result<Option<Timestamp>, Problem> {
+        self.parsed(name, "a time like 2026-01-28T10:30:00Z", Timestamp::parse)
+    }
+
+    fn page(&self, default_limit: usize) -> Result<Page, Problem> {
+        let limit = self.parsed("limit", "a number from 1 to 1000", |text| {
+            text.parse().ok().filter(|limit| (1..=LIMIT_MAX).contains(limit))
+        })?;
+        let after = self.get("cursor").map(|text| Cursor(text.to_owned()));
+        Ok(Page { limit: limit.unwrap_or(default_limit), after })
+    }
+}
+
+/// Parses `2s`, `500ms`, `1m` or plain seconds.
+fn duration(text: &str) -> Option<Duration> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let number: u64 = digits.parse().ok()?;
+    let wait = match &text[digits.len()..] {
+        "ms" => Duration::from_millis(number),
+        "" | "s" => Duration::from_secs(number),
+        "m" => Duration::from_secs(number.checked_mul(60)?),
+        _ => return None,
+    };
+    (wait <= WAIT_MAX).then_some(wait)
+}
+
+/// A store's error in answer to a listing. A cursor that is none of ours is the caller's mistake.
+fn listing_problem(error: &StoreError) -> Problem {
+    match error {
+        StoreError::Refused { call: "cursor", .. } => {
+            Problem::new(Kind::BadRequest, "the cursor is not one that this listing gave")
+                .field("cursor")
+        }
+        other => store_problem(other),
+    }
+}
+
+impl<'a> Exchange<'_, 'a> {
+    /// A page of a listing, with the next one in the body and as a Link (RFC 8288).
+    fn page<T>(
+        &self,
+        name: &'static str,
+        page: &Paged<T>,
+        write: impl Fn(&mut Json<'a>, &T),
+    ) -> Reply<'a> {
+        let mut reply = self.json(200, |json| {
+            json.object(|json| {
+                json.member(name).array(|json| page.rows.iter().for_each(|row| write(json, row)));
+                json.text_or_null(
+                    "next_cursor",
+                    page.next.as_ref().map(|cursor| cursor.0.as_str()),
+                );
+            });
+        });
+        if let Some(next) = &page.next {
+            let head = &self.request.head;
+            let others = head
+                .query
+                .split('&')
+                .filter(|pair| !pair.is_empty() && !pair.starts_with("cursor="));
+            let mut link = format!("<{}?", head.path);
+            for pair in others {
+                link.push_str(pair);
+                link.push('&');
+            }
+            link.push_str("cursor=");
+            link.push_str(&next.0);
+            link.push_str(">; rel=\"next\"");
+            reply.headers.push(("Link", Cow::Owned(link)));
+        }
+        reply
+    }
+}
+
+impl Desk {
+    pub(super) fn status<'a>(&mut self, exchange: &Exchange<'_, 'a>) -> Outcome<'a> {
+        let tenant = exchange.tenant()?;
+        let process = exchange.argument(|text| ProcessId::parse(text).ok())?;
+        if !exchange.request.head.query.is_empty() {
+            // Everything acknowledged is seen at once here, so `seen` is always met; a wrong value is still wrong.
+            let parameters = Parameters::of(exchange)?;
+            parameters.parsed("seen", "a stream number", |text| text.parse::<u64>().ok())?;
+            parameters.parsed("wait", "a time like 2s, 60s at most", duration)?;
+        }
+        let found = self.reader.status(tenant, &process).map_err(|error| store_problem(&error))?;
+        let Some(view) = found else { return Err(not_found()) };
+        let now = self.shared.store.now();
+        // Staleness comes with time alone, so it is part of the tag; everything else comes with an event.
+        let tag =
+            format!("\"{:x}{}\"", view.version, if view.row.is_stale(now) { "-stale" } else { "" });
+        let known = exchange.request.head.headers.get("if-none-match");
+        if known.is_some_and(|known| {
+            known == "*" || known.split(',').any(|one| one.trim().trim_start_matches("W/") == tag)
+        }) {
+            let headers =
+                vec![("ETag", Cow::Owned(tag)), ("Cache-Control", Cow::Borrowed("no-cache"))];
+            return Ok(Handled::Reply(Reply {
+                status: 304,
+                content_type: super::JSON,
+                headers,
+                body: Cow::Borrowed(&[]),
+                close: false,
+            }));
+        }
+        let mut reply = exchange.json(200, |json| view::process::write(json, &view, now));
+        // The client may keep it but must ask each time whether it still holds.
+        reply.headers =
+            vec![("ETag", Cow::Owned(tag)), ("Cache-Control", Cow::Borrowed("no-cache"))];
+        Ok(Handled::Reply(reply))
+    }
+
+    pub(super) fn processes<'a>(&mut self, exchange: &Exchange<'_, 'a>) -> Outcome<'a> {
+        let parameters = Parameters::of(exchange)?;
+        let statuses = match parameters.get("status") {
+            None => UNFINISHED.to_vec(),
+            Some(all) if all.eq_ignore_ascii_case("all") => Vec::new(),
+            Some(text) => text.split(',').map(|word| Status::parse(word.trim())).collect::<Option<_>>().ok_or_else(|| {
+                Problem::new(
+                    Kind::BadRequest,
+                    "status must be all, or some of REGISTERED, ACTIVE, RUNNING, PAUSED, COMPLETED, FAILED, EXPIRED, ARCHIVED",
+                )
+                .field("status")
+            })?,
+        };
+        let filter = ProcessFilter {
+            statuses,
+            process_type: parameters.get("type").map(str::to_owned),
+            name: parameters.get("name").map(str::to_owned),
+        };
+        let page = self
+            .reader
+            .processes(exchange.tenant()?, &filter, &parameters.page(LIMIT_PROCESSES)?)
+            .map_err(|error| listing_problem(&error))?;
+        let now = self.shared.store.now();
+        Ok(Handled::Reply(
+            exchange.page("processes", &page, |json, view| view::process::write(json, view, now)),
+        ))
+    }
+
+    pub(super) fn runs<'a>(&mut self, exchange: &Exchange<'_, 'a>) -> Outcome<'a> {
+        let process = exchange.argument(|text| ProcessId::parse(text).ok())?;
+        let page = Parameters::of(exchange)?.page(LIMIT_ROWS)?;
+        let found = self
+            .reader
+            .runs(exchange.tenant()?, &process, &page)
+            .map_err(|error| listing_problem(&error))?;
+        let Some(page) = found else { return Err(not_found()) };
+        Ok(Handled::Reply(exchange.page("runs", &page, view::process::write_run)))
+    }
+
+    pub(super) fn logs<'a>(&mut self, exchange: &Exchange<'_, 'a>) -> Outcome<'a> {
+        let tenant = exchange.tenant()?;
+        let process = exchange.argument(|text| ProcessId::parse(text).ok())?;
+        let parameters = Parameters::of(exchange)?;
+        let filter = LogFilter {
+            level: parameters.parsed(
+                "level",
+                "TRACE, DEBUG, INFO, WARN, ERROR or FATAL",
+                Level::parse,
+            )?,
+            from: parameters.time("from")?,
+            to: parameters.time("to")?,
+        };
+        let accept = exchange.request.head.headers.get("accept").unwrap_or_default();
+        let follows =
+            parameters.get("follow") == Some("true") || accept.contains("text/event-stream");
+        if follows {
+            return Err(Problem::new(
+                Kind::NotImplemented,
+                "logs cannot be followed yet; ask again with the last cursor",
+            ));
+        }
+        if accept.contains("application/x-ndjson") {
+            let page = Page { limit: LIMIT_MAX, after: parameters.page(LIMIT_ROWS)?.after };
+            let first = self
+                .reader
+                .logs(tenant, &process, &filter, &page)
+                .map_err(|error| listing_problem(&error))?;
+            let Some(first) = first else { return Err(not_found()) };
+            return Ok(Handled::Stream {
+                status: 200,
+                content_type: "application/x-ndjson",
+                headers: vec![("Cache-Control", Cow::Borrowed("no-store"))],
+                stream: LogStream::new(tenant.clone(), process, filter, first),
+            });
+        }
+        let page = parameters.page(LIMIT_ROWS)?;
+        let found = self
+            .reader
+            .logs(tenant, &process, &filter, &page)
+            .map_err(|error| listing_problem(&error))?;
+        let Some(page) = found else { return Err(not_found()) };
+        Ok(Handled::Reply(exchange.page("logs", &page, view::log_row::write)))
+    }
+
+    pub(super) fn events<'a>(&mut self, exchange: &Exchange<'_, 'a>) -> Outcome<'a> {
+        let parameters = Parameters::of(exchange)?;
+        let filter = EventFilter {
+            from: parameters.time("from")?,
+            to: parameters.time("to")?,
+            source: parameters.parsed("source", "a source", |text| Source::parse(text).ok())?,
+            event_type: parameters.parsed("type", "a type", |text| EventType::parse(text).ok())?,
+            stream: parameters
+                .parsed("stream", "a stream key", |text| StreamKey::parse(text).ok())?,
+        };
+        let page = self
+            .reader
+            .events(exchange.tenant()?, &filter, &parameters.page(LIMIT_ROWS)?)
+            .map_err(|error| listing_problem(&error))?;
+        Ok(Handled::Reply(exchange.page("events", &page, view::event::write)))
+    }
+
+    pub(super) fn event<'a>(&mut self, exchange: &Exchange<'_, 'a>) -> Outcome<'a> {
+        let id = exchange.argument(|text| event_id(text).ok())?;
+        let found =
+            self.reader.event(exchange.tenant()?, &id).map_err(|error| store_problem(&error))?;
+        let Some(event) = found else { return Err(not_found()) };
+        Ok(Handled::Reply(exchange.json(200, |json| view::event::write(json, &event))))
+    }
+
+    pub(super) fn stream<'a>(&mut self, exchange: &Exchange<'_, 'a>) -> Outcome<'a> {
+        let key = exchange.argument(|text| StreamKey::parse(text).ok())?;
+        let found =
+            self.reader.stream(exchange.tenant()?, &key).map_err(|error| store_problem(&error))?;
+        let Some(state) = found else { return Err(not_found()) };
+        Ok(Handled::Reply(
+            exchange.json(200, |json| view::event::write_stream(json, key.as_str(), &state)),
+        ))
+    }
+
+    pub(super) fn stream_events<'a>(&mut self, exchange: &Exchange<'_, 'a>) -> Outcome<'a> {
+        let key = exchange.argument(|text| StreamKey::parse(text).ok())?;
+        let parameters = Parameters::of(exchange)?;
+        let after = parameters
+            .parsed("after", "a stream number", |text| text.parse::<u64>().ok())?
+            .unwrap_or(0);
+        if parameters.get("wait").is_some() {
+            return Err(Problem::new(
+                Kind::NotImplemented,
+                "waiting for the next event is not possible yet; ask again",
+            )
+            .field("wait"));
+        }
+        let limit = parameters.page(LIMIT_ROWS)?.limit;
+        let found = self
+            .reader
+            .stream_events(exchange.tenant()?, &key, after, limit)
+            .map_err(|error| store_problem(&error))?;
+        let Some(events) = found else { return Err(not_found()) };
+        let next = events.last().map_or(after, |stored| stored.event.stream_seq);
+        Ok(Handled::Reply(exchange.json(200, |json| {
+            json.object(|json| {
+                json.member("events")
+                    .array(|json| events.iter().for_each(|event| view::event::write(json, event)));
+                // Where to go on: the same number serves paging and resuming.
+                json.member("after").number(next);
+            });
+        })))
+    }
+
+    pub(super) fn dead_letters<'a>(&mut self, exchange: &Exchange<'_, 'a>) -> Outcome<'a> {
+        let parameters = Parameters::of(exchange)?;
+        let reason =
+            parameters.parsed("reason", "one of the reasons in /openapi.json", Reason::parse)?;
+        let filter = DeadLetterFilter {
+            reason: reason.map(|reason| reason.as_str().to_owned()),
+            source: parameters.get("source").map(str::to_owned),
+            from: parameters.time("from")?,
+            to: parameters.time("to")?,
+        };
+        let page = self
+            .reader
+            .dead_letters(exchange.tenant()?, &filter, &parameters.page(LIMIT_ROWS)?)
+            .map_err(|error| listing_problem(&error))?;
+        Ok(Handled::Reply(exchange.page("dead_letters", &page, |json, letter| {
+            view::dead_letter::write(json, letter, false)
+        })))
+    }
+
+    pub(super) fn dead_letter<'a>(&mut self, exchange: &Exchange<'_, 'a>) -> Outcome<'a> {
+        let id = exchange.argument(|text| text.parse::<i64>().ok())?;
+        let found = self
+            .reader
+            .dead_letter(exchange.tenant()?, id)
+            .map_err(|error| store_problem(&error))?;
+        let Some(letter) = found else { return Err(not_found()) };
+        Ok(Handled::Reply(exchange.json(200, |json| view::dead_letter::write(json, &letter, true))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_has_a_unit_and_a_limit() {
+        assert_eq!(duration("2s"), Some(Duration::from_secs(2)));
+        assert_eq!(duration("250ms"), Some(Duration::from_millis(250)));
+        assert_eq!(duration("20"), Some(Duration::from_secs(20)));
+        for bad in ["", "s", "-1s", "2h", "61s", "1.5s", "99999999999999999999m"] {
+            assert_eq!(duration(bad), None, "{bad:?}");
+        }
+    }
+}

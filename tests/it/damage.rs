@@ -1,0 +1,130 @@
+//! Damaged or mismatched files are refused in words or rebuilt from the log; nothing is lost in silence.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use sentinel::service::{Parts, wall_clock};
+use serde_json::json;
+
+use crate::harness::{Client, InChild, InProcess, envelope, eventually, token};
+
+/// Posts `count` events to one stream, waits until they are applied, and stops.
+fn fill(folder: &Path, first: u128, count: u128) {
+    let service = InProcess::start(folder, wall_clock(), Parts::ALL, &[]);
+    let mut client = service.client("demo");
+    for id in first..first + count {
+        client
+            .event(&format!("k{id}"), &envelope(id, "s", json!({"filler": "x".repeat(400)})))
+            .expect(202);
+    }
+    eventually("they are applied", || {
+        let applied = client.get("/v1/streams/s").json()["appliedSeq"].as_u64();
+        (applied == Some((first + count) as u64)).then_some(())
+    });
+    service.stop();
+}
+
+/// Runs the service where it must not start.
+fn refused(folder: &Path) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_sentinel"))
+        .env_clear()
+        .env("SENTINEL_DATABASE", format!("sqlite://{}", folder.display()))
+        .env("SENTINEL_HTTP_PORT", "0")
+        .env("PROMETHEUS_METRICS_PORT", "0")
+        .output()
+        .unwrap()
+}
+
+/// Overwrites the middle of a file.
+fn spoil(file: &Path) {
+    let mut bytes = fs::read(file).unwrap();
+    let (from, to) = (bytes.len() / 3 / 4096 * 4096, bytes.len() / 3 / 4096 * 4096 + 8192);
+    bytes[from..to].fill(0x5a);
+    fs::write(file, bytes).unwrap();
+}
+
+fn applied(folder: &Path) -> u64 {
+    let service = InProcess::start(folder, wall_clock(), Parts::ALL, &[]);
+    let mut client = service.client("demo");
+    let applied = eventually("the stream is there", || {
+        let response = client.get("/v1/streams/s");
+        (response.status == 200).then(|| response.json()["appliedSeq"].as_u64().unwrap())
+    });
+    service.stop();
+    applied
+}
+
+#[test]
+fn damaged_pages_of_the_log_are_refused_in_words() {
+    let folder = tempfile::tempdir().unwrap();
+    fill(folder.path(), 0, 200);
+    spoil(&folder.path().join("log.db"));
+    let output = refused(folder.path());
+    let words = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(65), "{words}");
+    assert!(words.contains("log.db") && words.contains("backup"), "{words}");
+}
+
+#[test]
+fn damaged_pages_of_the_projection_are_rebuilt_from_the_log() {
+    let folder = tempfile::tempdir().unwrap();
+    fill(folder.path(), 0, 200);
+    spoil(&folder.path().join("events.db"));
+    assert_eq!(applied(folder.path()), 200);
+    let kept = fs::read_dir(folder.path())
+        .unwrap()
+        .any(|entry| entry.unwrap().file_name().to_string_lossy().contains("damaged"));
+    assert!(kept, "the damaged file is kept for whoever wants to look");
+}
+
+#[test]
+fn a_lost_projection_is_rebuilt_from_the_log() {
+    let folder = tempfile::tempdir().unwrap();
+    fill(folder.path(), 0, 50);
+    for name in ["events.db", "events.db-wal", "events.db-shm"] {
+        let _ = fs::remove_file(folder.path().join(name));
+    }
+    assert_eq!(applied(folder.path()), 50);
+}
+
+#[test]
+fn a_log_restored_older_than_its_projection_is_refused_in_words() {
+    let folder = tempfile::tempdir().unwrap();
+    fill(folder.path(), 0, 20);
+    let old = fs::read(folder.path().join("log.db")).unwrap();
+    fill(folder.path(), 20, 20);
+    fs::write(folder.path().join("log.db"), old).unwrap();
+    for name in ["log.db-wal", "log.db-shm"] {
+        let _ = fs::remove_file(folder.path().join(name));
+    }
+    let output = refused(folder.path());
+    let words = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(65), "{words}");
+    assert!(words.contains("older"), "{words}");
+}
+
+#[test]
+fn a_torn_tail_of_the_log_loses_nothing_that_was_applied_in_silence() {
+    let folder = tempfile::tempdir().unwrap();
+    // Killed, so that the write-ahead log is still there.
+    let service = InChild::start(folder.path(), &[]);
+    let mut client = Client::new(service.api, &token(folder.path(), "demo", &["sentinel:write"]));
+    for id in 0..50 {
+        client
+            .event(&format!("k{id}"), &envelope(id, "s", json!({"filler": "x".repeat(400)})))
+            .expect(202);
+    }
+    eventually("they are applied", || {
+        (client.get("/v1/streams/s").json()["appliedSeq"].as_u64() == Some(50)).then_some(())
+    });
+    service.kill();
+    let wal = folder.path().join("log.db-wal");
+    let bytes = fs::read(&wal).unwrap();
+    assert!(bytes.len() > 8192, "the test needs a write-ahead log to tear");
+    fs::write(&wal, &bytes[..bytes.len() / 2]).unwrap();
+    let output = refused(folder.path());
+    let words = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(65), "{words}");
+    assert!(words.contains("older"), "{words}");
+}

@@ -1,0 +1,223 @@
+//! `kill -9` at any instant loses nothing acknowledged and doubles nothing.
+//!
+//! A client keeps a ledger of every 202 it was given. The service is killed at random instants and started again;
+//! whatever was cut off is sent once more with the same key. In the end the ledger and the store must agree.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use parking_lot::{Mutex, RwLock};
+use serde_json::{Value, json};
+
+use crate::harness::{Client, Dice, InChild, envelope, eventually, full, token};
+
+const SENDERS: u64 = 4;
+const STREAMS: u64 = 7;
+const PROCESSES: u64 = 5;
+
+/// What the service has promised: event id → (stream, number).
+type Ledger = BTreeMap<String, (String, u64)>;
+
+/// Posts until it is told to stop. Whatever is not answered is sent again, the same, until it is.
+fn send(
+    sender: u64,
+    address: &RwLock<Option<std::net::SocketAddr>>,
+    token: &str,
+    over: &AtomicBool,
+    ledger: &Mutex<Ledger>,
+    sent: &AtomicU64,
+) {
+    let mut dice = Dice(sender + 1);
+    let mut serial = 0u128;
+    let mut client: Option<(std::net::SocketAddr, Client)> = None;
+    while !over.load(Ordering::Relaxed) {
+        serial += 1;
+        let id = u128::from(sender) << 40 | serial << 8;
+        let (path, fields, body): (&str, Vec<(&str, String)>, String) = match dice.roll(4) {
+            0 => {
+                let lines: Vec<String> = (0..1 + dice.roll(20))
+                    .map(|n| {
+                        let stream = format!("stream-{}", dice.roll(STREAMS));
+                        envelope(id | u128::from(n), &stream, json!({"sender": sender, "n": n}))
+                            .to_string()
+                    })
+                    .collect();
+                (
+                    "/v1/events",
+                    vec![("Content-Type", "application/x-ndjson".into())],
+                    lines.join("\n"),
+                )
+            }
+            1 => {
+                let body = json!({"event_id": format!("beat-{sender}-{serial}"), "process_id": format!("process-{}", dice.roll(PROCESSES))});
+                (
+                    "/internal/heartbeat",
+                    vec![("Idempotency-Key", format!("beat-{sender}-{serial}"))],
+                    body.to_string(),
+                )
+            }
+            _ => {
+                let stream = format!("stream-{}", dice.roll(STREAMS));
+                let fields = vec![
+                    ("Content-Type", "application/json".into()),
+                    ("Idempotency-Key", format!("key-{id}")),
+                ];
+                ("/v1/events", fields, envelope(id, &stream, json!({"sender": sender})).to_string())
+            }
+        };
+        let fields: Vec<(&str, &str)> =
+            fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        loop {
+            let Some(current) = *address.read() else {
+                std::thread::yield_now();
+                continue;
+            };
+            if client.as_ref().is_none_or(|(at, _)| *at != current) {
+                client = Some((current, Client::new(current, token)));
+            }
+            let (_, connection) = client.as_mut().expect("just made");
+            match connection.try_request("POST", path, &fields, body.as_bytes()) {
+                Ok(response) if response.status == 202 => {
+                    note(&body, path, &response.text(), &mut ledger.lock());
+                    sent.fetch_add(1, Ordering::Relaxed);
+                    break;
+                }
+                // Full or draining: the same again.
+                Ok(response) if response.status == 503 => {}
+                Ok(response) => panic!("{} {}", response.status, response.text()),
+                // Cut off: nobody knows whether it was kept. The same again.
+                Err(_) => client = None,
+            }
+        }
+    }
+}
+
+/// Enters what a 202 promises.
+fn note(body: &str, path: &str, answer: &str, ledger: &mut Ledger) {
+    let mut enter = |stream: &Value, answer: &Value| {
+        let id = answer["eventId"].as_str().expect("a receipt names its event").to_owned();
+        let entry = (
+            stream.as_str().expect("the stream is known").to_owned(),
+            answer["streamSeq"].as_u64().expect("a number"),
+        );
+        let earlier = ledger.insert(id.clone(), entry.clone());
+        assert!(earlier.is_none_or(|earlier| earlier == entry), "{id} was promised two numbers");
+    };
+    let posted =
+        body.lines().map(|line| serde_json::from_str::<Value>(line).expect("we sent JSON"));
+    let answers =
+        answer.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON came back"));
+    for (posted, answer) in posted.zip(answers) {
+        let stream = if path == "/internal/heartbeat" {
+            &posted["process_id"]
+        } else {
+            &posted["streamKey"]
+        };
+        enter(stream, &answer);
+    }
+}
+
+/// Every event of a stream, once nothing is left to apply.
+fn whole_stream(client: &mut Client, key: &str, promised: u64) -> Vec<(u64, String)> {
+    eventually("the stream is applied", || {
+        let mut events = Vec::new();
+        let mut after = 0;
+        loop {
+            let response =
+                client.get(&format!("/v1/streams/{key}/events?after={after}&limit=1000"));
+            if response.status != 200 {
+                return None;
+            }
+            let page = response.json();
+            let rows = page["events"].as_array().cloned().unwrap_or_default();
+            if rows.is_empty() {
+                break;
+            }
+            events.extend(rows.iter().map(|row| {
+                (row["streamSeq"].as_u64().unwrap(), row["eventId"].as_str().unwrap().to_owned())
+            }));
+            after = events.last().expect("not empty").0;
+        }
+        (after >= promised).then_some(events)
+    })
+}
+
+#[test]
+fn kill_9_at_random_instants_loses_nothing_acknowledged_and_doubles_nothing() {
+    let kills = if full() { 500 } else { 15 };
+    let folder = tempfile::tempdir().unwrap();
+    // Trims, snapshots and checkpoints go on as often as they can.
+    let variables = [("SENTINEL_LOG_KEEP_HOURS", "0")];
+    let mut service = InChild::start(folder.path(), &variables);
+    let token = token(folder.path(), "demo", &["sentinel:write"]);
+    let address = RwLock::new(Some(service.api));
+    let (over, ledger, sent) =
+        (AtomicBool::new(false), Mutex::new(Ledger::new()), AtomicU64::new(0));
+    let service = std::thread::scope(|scope| {
+        let senders: Vec<_> = (0..SENDERS)
+            .map(|sender| {
+                let (address, token, over, ledger, sent) =
+                    (&address, &token, &over, &ledger, &sent);
+                scope.spawn(move || send(sender, address, token, over, ledger, sent))
+            })
+            .collect();
+        let mut dice = Dice(42);
+        for _ in 0..kills {
+            // The instant is random in work done, not in time: between 5 and 300 answers from now.
+            let target = sent.load(Ordering::Relaxed) + 5 + dice.roll(295);
+            eventually("the senders get on", || {
+                (sent.load(Ordering::Relaxed) >= target).then_some(())
+            });
+            service.kill();
+            *address.write() = None;
+            service = InChild::start(folder.path(), &variables);
+            *address.write() = Some(service.api);
+        }
+        let target = sent.load(Ordering::Relaxed) + 50;
+        eventually("the senders get on", || (sent.load(Ordering::Relaxed) >= target).then_some(()));
+        over.store(true, Ordering::Relaxed);
+        senders.into_iter().for_each(|sender| sender.join().expect("a sender is satisfied"));
+        service
+    });
+    let ledger = ledger.into_inner();
+    let mut client = Client::new(service.api, &token);
+    let mut promised: HashMap<&str, u64> = HashMap::new();
+    for (stream, number) in ledger.values() {
+        let highest = promised.entry(stream).or_default();
+        *highest = (*highest).max(*number);
+    }
+    let mut found = 0;
+    for (stream, highest) in &promised {
+        let events = whole_stream(&mut client, stream, *highest);
+        let numbers: Vec<u64> = events.iter().map(|(number, _)| *number).collect();
+        assert_eq!(
+            numbers,
+            (1..=events.len() as u64).collect::<Vec<_>>(),
+            "{stream} has a gap or a repeat"
+        );
+        for (number, id) in &events {
+            match ledger.get(id) {
+                Some(promise) => {
+                    assert_eq!((promise.0.as_str(), promise.1), (*stream, *number), "{id}")
+                }
+                None => panic!(
+                    "{id} was never acknowledged to the end, though its sender ended satisfied"
+                ),
+            }
+            found += 1;
+        }
+    }
+    assert_eq!(found, ledger.len(), "an acknowledged event is gone");
+    for process in 0..PROCESSES {
+        let id = format!("process-{process}");
+        if promised.contains_key(id.as_str()) {
+            assert_eq!(
+                client.get(&format!("/status/{id}")).expect(200).json()["status"],
+                "ACTIVE",
+                "only heartbeats"
+            );
+        }
+    }
+    println!("{kills} kills, {} events acknowledged, all there once", ledger.len());
+    assert_eq!(service.terminate(), 0);
+}
