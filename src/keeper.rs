@@ -94,3 +94,67 @@ impl Keeper {
 fn is_due(last: Option<Timestamp>, pause: Duration, now: Timestamp) -> bool {
     last.is_none_or(|last| now.since(last) >= pause || now < last)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::ids::{ProcessId, TenantId};
+    use crate::domain::process::Status;
+    use crate::store::Overdue;
+
+    /// Counts what it is asked for; `old` portions are past retention.
+    #[derive(Default)]
+    struct Session {
+        upkeeps: u32,
+        counts: u32,
+        archived_before: Vec<Timestamp>,
+        old: usize,
+    }
+
+    impl KeeperSession for Session {
+        fn overdue(&mut self, _until: Timestamp, _limit: usize) -> Result<Vec<Overdue>> {
+            unreachable!("that is the reaper's")
+        }
+
+        fn put_off(&mut self, _: &TenantId, _: &ProcessId, _: Timestamp) -> Result<()> {
+            unreachable!("that is the reaper's")
+        }
+
+        fn archive(&mut self, before: Timestamp, _limit: usize) -> Result<usize> {
+            self.archived_before.push(before);
+            let left = self.old;
+            self.old = self.old.saturating_sub(1);
+            Ok(left)
+        }
+
+        fn count_processes(&mut self) -> Result<Vec<(Status, u64)>> {
+            self.counts += 1;
+            Ok(vec![(Status::Running, 7)])
+        }
+
+        fn upkeep(&mut self, _now: Timestamp) -> Result<Upkeep> {
+            self.upkeeps += 1;
+            Ok(Upkeep::default())
+        }
+    }
+
+    #[test]
+    fn upkeep_runs_each_time_and_the_slow_duties_when_they_are_due() {
+        let metrics = Arc::new(Metrics::new());
+        let retention = Duration::from_secs(1000);
+        let mut keeper = Keeper::new(retention, Arc::new(Timestamp::default), Arc::clone(&metrics));
+        let mut session = Session { old: 2, ..Session::default() };
+        let begin = Timestamp::from_micros(10_000_000_000);
+        for second in 0..=60 {
+            keeper.pass(&mut session, begin.plus(Duration::from_secs(second))).unwrap();
+        }
+        assert_eq!((session.upkeeps, session.counts), (61, 5));
+        // Two portions and the empty one that ends it, and once more a minute after that.
+        assert_eq!(session.archived_before.len(), 3);
+        assert_eq!(session.archived_before[0], begin.minus(retention));
+        keeper.pass(&mut session, begin.plus(Duration::from_secs(62))).unwrap();
+        assert_eq!(session.archived_before.len(), 4);
+        let label = ProcessStatusLabel { status: "RUNNING" };
+        assert_eq!(metrics.processes.get_or_create(&label).get(), 7);
+    }
+}

@@ -207,3 +207,228 @@ impl Reaper {
 fn trace() -> TraceContext {
     TraceContext { trace_id: uuid::Uuid::now_v7().into_bytes(), parent_id: [0; 8], sampled: false }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+
+    use crossbeam::channel;
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::domain::event::{IdOrigin, PayloadHash};
+    use crate::domain::ids::{EventId, EventType, ProcessId, Source, StreamKey, TenantId};
+    use crate::store::sqlite::{Settings, Sqlite};
+    use crate::store::{IntakeSession, Reader, Store};
+
+    const HEARTBEAT: Duration = Duration::from_secs(30);
+
+    /// A whole store, whose time is moved by hand, and a reaper on it.
+    struct Site {
+        store: Sqlite,
+        intake: Box<dyn IntakeSession>,
+        keeper: Box<dyn KeeperSession>,
+        reader: Box<dyn Reader>,
+        reaper: Reaper,
+        postings: channel::Receiver<Posting>,
+        watermark: Arc<Watermark>,
+        takes_writes: Arc<AtomicBool>,
+        clock: Arc<AtomicI64>,
+        steady: Duration,
+        ids: u32,
+        _place: TempDir,
+    }
+
+    impl Site {
+        fn new() -> Self {
+            let place = tempfile::tempdir().unwrap();
+            let begin = Timestamp::parse("2026-01-28T10:00:00Z").unwrap().micros();
+            let clock = Arc::new(AtomicI64::new(begin));
+            let mut settings = Settings::new(place.path());
+            settings.clock = {
+                let clock = Arc::clone(&clock);
+                Arc::new(move || Timestamp::from_micros(clock.load(Ordering::Relaxed)))
+            };
+            let policy = settings.policy;
+            let store = Sqlite::open(settings).unwrap();
+            let watermark = Arc::new(Watermark::default());
+            let takes_writes = Arc::new(AtomicBool::new(true));
+            let (sender, postings) = channel::bounded(1);
+            let reaper = Reaper::new(policy, "test".into(), Arc::clone(&watermark), sender, {
+                let takes_writes = Arc::clone(&takes_writes);
+                Arc::new(move || takes_writes.load(Ordering::Relaxed))
+            });
+            Self {
+                intake: store.intake().unwrap(),
+                keeper: store.keeper().unwrap(),
+                reader: store.reader().unwrap(),
+                store,
+                reaper,
+                postings,
+                watermark,
+                takes_writes,
+                clock,
+                steady: Duration::ZERO,
+                ids: 0,
+                _place: place,
+            }
+        }
+
+        /// Time passes on both clocks.
+        fn wait(&mut self, pause: Duration) {
+            self.jump(pause);
+            self.steady += pause;
+        }
+
+        /// The wall clock alone moves.
+        fn jump(&mut self, pause: Duration) {
+            let micros = i64::try_from(pause.as_micros()).unwrap();
+            self.clock.fetch_add(micros, Ordering::Relaxed);
+        }
+
+        fn post(&mut self, event_type: &str) {
+            self.ids += 1;
+            let envelope = Envelope {
+                tenant: TenantId::parse("acme").unwrap(),
+                event_id: EventId::parse(&format!("e{}", self.ids)).unwrap(),
+                id_origin: IdOrigin::Caller,
+                source: Source::parse("api").unwrap(),
+                event_type: EventType::parse(event_type).unwrap(),
+                stream: StreamKey::parse("import").unwrap(),
+                occurred_at: None,
+                schema_version: 1,
+                payload: "{}".into(),
+                key: None,
+                hash: PayloadHash([0; 32]),
+                trace: trace(),
+            };
+            let now = self.store.now();
+            self.intake.accept(now, vec![envelope]).unwrap();
+        }
+
+        /// Applies what waits, and moves the watermark to now.
+        fn apply(&mut self) {
+            let (ended, names) = channel::unbounded();
+            let mut listener = crate::listener::Listener {
+                policy: self.store.settings().policy,
+                clock: Arc::clone(&self.store.settings().clock),
+                backlog: Arc::new(|| (0, None)),
+                metrics: Arc::default(),
+                watermark: Arc::clone(&self.watermark),
+                applied: None,
+            };
+            let mut session = self.store.listener().unwrap();
+            let body = move |stop: crate::component::Stop| {
+                let mut jitter = crate::listener::Jitter::new(0);
+                listener.pass(&mut *session, Duration::ZERO, &stop, &mut jitter).map(|_| ())
+            };
+            let mut component = Component::start("listener", ended, body).unwrap();
+            let soon = std::time::Instant::now() + Duration::from_secs(10);
+            // Not stopped but awaited: a stopped listener moves no watermark.
+            names.recv_deadline(soon).unwrap();
+            assert!(matches!(component.join_by(soon), crate::component::End::Clean));
+            self.reader.end_turn();
+        }
+
+        /// One pass, beside an intake that answers it.
+        fn reap(&mut self) -> Passed {
+            let now = self.store.now();
+            let Self { reaper, keeper, intake, postings, steady, .. } = self;
+            let (done, over) = channel::bounded::<()>(0);
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    channel::select! {
+                        recv(postings) -> posting => {
+                            let Posting { envelopes, reply } = posting.unwrap();
+                            let verdicts = intake.accept(now, envelopes).unwrap();
+                            reply.put(Answer::Verdicts(verdicts)).wake();
+                        }
+                        recv(over) -> _done => {}
+                    }
+                });
+                let passed = reaper.pass(&mut **keeper, now, *steady).unwrap();
+                drop(done);
+                passed
+            })
+        }
+
+        fn status(&mut self) -> String {
+            let process = ProcessId::parse("import").unwrap();
+            let view = self.reader.status(&TenantId::parse("acme").unwrap(), &process);
+            view.unwrap().unwrap().row.status.as_str().to_string()
+        }
+    }
+
+    const HELD: Passed = Passed { put_off: 0, expired: 0, held: true };
+    const NOTHING: Passed = Passed { put_off: 0, expired: 0, held: false };
+    const ONE: Passed = Passed { put_off: 0, expired: 1, held: false };
+    const TIMEOUT: Duration = Duration::from_secs(3600);
+
+    #[test]
+    fn a_silent_process_expires_once_and_its_next_sign_of_life_revives_it() {
+        let mut site = Site::new();
+        site.post("process.started");
+        site.apply();
+        assert_eq!(site.reap(), HELD, "the reaper has just begun");
+        site.wait(TIMEOUT - Duration::from_secs(1));
+        site.apply();
+        assert_eq!(site.reap(), NOTHING);
+        site.wait(Duration::from_secs(1));
+        assert_eq!(site.reap(), NOTHING, "nothing beyond the watermark");
+        site.apply();
+        assert_eq!(site.reap(), ONE);
+        assert_eq!(site.status(), "EXPIRED", "as soon as it is acknowledged");
+        assert_eq!(site.reap(), ONE, "said again before it is applied, it is the same event");
+        site.apply();
+        assert_eq!(site.reap(), NOTHING);
+        site.post("process.heartbeat");
+        assert_eq!(site.status(), "RUNNING");
+        site.apply();
+        assert_eq!(site.status(), "RUNNING");
+    }
+
+    #[test]
+    fn nobody_is_judged_for_a_heartbeat_interval_after_an_outage_or_a_jump() {
+        let mut site = Site::new();
+        site.post("process.started");
+        site.apply();
+        site.reap();
+        site.wait(2 * TIMEOUT);
+        site.apply();
+        site.takes_writes.store(false, Ordering::Relaxed);
+        assert_eq!(site.reap(), HELD, "nobody can be heard");
+        site.takes_writes.store(true, Ordering::Relaxed);
+        site.wait(HEARTBEAT - Duration::from_secs(1));
+        assert_eq!(site.reap(), HELD);
+        site.jump(Duration::from_secs(6));
+        site.wait(Duration::from_secs(1));
+        assert_eq!(site.reap(), HELD, "the machine may have slept");
+        site.wait(HEARTBEAT);
+        assert_eq!(site.reap(), ONE);
+    }
+
+    #[test]
+    fn an_expiry_that_cannot_be_posted_is_held_and_posted_later() {
+        let mut site = Site::new();
+        site.post("process.started");
+        site.apply();
+        site.reap();
+        site.wait(2 * TIMEOUT);
+        site.apply();
+        let now = site.store.now();
+        let passed = {
+            let Site { reaper, keeper, postings, steady, .. } = &mut site;
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    let posting = postings.recv().unwrap();
+                    posting.reply.put(Answer::Unavailable("full")).wake();
+                });
+                reaper.pass(&mut **keeper, now, *steady).unwrap()
+            })
+        };
+        assert_eq!(passed, NOTHING);
+        assert_eq!(site.reap(), HELD);
+        site.wait(HEARTBEAT);
+        assert_eq!(site.reap(), ONE);
+    }
+}
