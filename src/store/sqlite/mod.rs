@@ -1,4 +1,4 @@
-//! The embedded store: three SQLite files in one folder, each for one kind of writing. This module opens them in the
+//! The embedded store: three `SQLite` files in one folder, each for one kind of writing. This module opens them in the
 //! order that keeps the promises, and hands out the sessions.
 //!
 //! * `log.db` is the durable queue: what is in it is acknowledged ([`log`], [`intake`]).

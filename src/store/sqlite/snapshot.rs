@@ -50,7 +50,7 @@ fn sync(path: &Path) -> Result<()> {
     File::open(path).and_then(|file| file.sync_all()).map_err(io_error("sync", path))
 }
 
-/// Removes a file and what SQLite keeps beside it.
+/// Removes a file and what `SQLite` keeps beside it.
 fn remove(path: &Path) -> Result<()> {
     for suffix in ["", "-wal", "-shm", "-journal"] {
         let path = beside(path, suffix);

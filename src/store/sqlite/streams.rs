@@ -99,12 +99,12 @@ impl Touched {
     }
 }
 
-/// A stream's number as SQLite keeps it. It counts from 1 by ones, so it never comes near the limit.
+/// A stream's number as `SQLite` keeps it. It counts from 1 by ones, so it never comes near the limit.
 pub(super) fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// The way back. SQLite holds nothing negative here unless somebody else wrote it.
+/// The way back. `SQLite` holds nothing negative here unless somebody else wrote it.
 pub(super) fn unsigned(number: i64) -> u64 {
     u64::try_from(number).unwrap_or(0)
 }

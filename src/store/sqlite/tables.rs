@@ -20,7 +20,7 @@ use crate::domain::time::Timestamp;
 /// The table that holds what outlives its own table.
 pub(super) const KEPT: i64 = 0;
 
-/// Readers probe every table in the worst case, and SQLite takes 500 terms in a compound SELECT (the view).
+/// Readers probe every table in the worst case, and `SQLite` takes 500 terms in a compound SELECT (the view).
 const TABLES_MAX: u64 = 400;
 /// So many tables, and the next ones hold twice the rows: 100 each of 1, 2, 4 and 8 times the size.
 const TABLES_OF_ONE_SIZE: u64 = 100;

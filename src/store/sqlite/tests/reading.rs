@@ -118,7 +118,8 @@ fn a_stream_is_read_without_a_gap_across_tables_and_dead_letters() {
 fn events_are_listed_newest_first_by_their_own_time_without_skip_or_repeat() {
     let mut site = Site::new();
     for number in 0u64..57 {
-        let mut envelope = site.event(["a", "b", "c"][number as usize % 3], "Ordered", "{}");
+        let key = ["a", "b", "c"][usize::try_from(number % 3).unwrap()];
+        let mut envelope = site.event(key, "Ordered", "{}");
         if number % 5 == 0 {
             // Late ones, which lie in a newer table than their time suggests.
             envelope.occurred_at = Some(site.now().minus(Duration::from_secs(number + 20)));

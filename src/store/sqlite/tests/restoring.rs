@@ -4,7 +4,6 @@
 use std::fs;
 
 use super::*;
-use crate::store::KeeperSession;
 
 impl Site {
     /// Some of everything, of which a part is applied.

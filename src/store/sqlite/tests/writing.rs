@@ -82,7 +82,7 @@ fn a_batch_that_is_refused_leaves_nothing_and_can_be_settled_in_parts() {
     let events = |messages: &[crate::store::Message]| -> Change {
         let events = messages.iter().map(|message| match message {
             crate::store::Message::Event(event) => Arc::clone(event),
-            other => panic!("{other:?}"),
+            crate::store::Message::Undecodable { problem, .. } => panic!("{problem}"),
         });
         Change { events: events.collect(), ..Change::default() }
     };
