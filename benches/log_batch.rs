@@ -12,7 +12,7 @@ use sentinel::domain::ids::{ProcessId, TenantId};
 use sentinel::domain::log_row::{Level, LogRow};
 use sentinel::domain::time::Timestamp;
 use sentinel::store::LogSession;
-use sentinel::store::sqlite::{connection, logs};
+use sentinel::store::sqlite::logs;
 
 const ROWS: usize = 1000;
 const PROCESSES: usize = 50;
@@ -54,8 +54,7 @@ fn batch(round: usize) -> Vec<LogRow> {
 }
 
 fn checkpoint_until(folder: &Path, over: &AtomicBool) {
-    let connection =
-        connection::open_writer(&folder.join(logs::FILE_NAME), true).expect("the file is there");
+    let connection = logs::open_for_upkeep(folder).expect("the file is there");
     while !over.load(Ordering::Relaxed) {
         thread::sleep(CHECKPOINT_INTERVAL);
         logs::checkpoint(&connection).expect("a checkpoint");

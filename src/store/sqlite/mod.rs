@@ -220,7 +220,8 @@ impl Store for Sqlite {
     }
 
     fn logs(&self) -> Result<Box<dyn LogSession>> {
-        Ok(Box::new(logs::Session::open(self.folder.path())?))
+        let session = logs::Session::open(self.folder.path())?;
+        Ok(Box::new(session.on_clock(Arc::clone(&self.settings.clock))))
     }
 
     fn keeper(&self) -> Result<Box<dyn KeeperSession>> {

@@ -26,13 +26,11 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 
-use rusqlite::Connection;
-
 pub use cursor::Cursor;
 pub use reader::Reader;
 pub use session::Session;
 pub use table::migrate;
-pub use upkeep::{checkpoint, drop_older_than};
+pub use upkeep::{checkpoint, drop_older_than, open_for_upkeep};
 
 use super::connection::classify;
 use crate::domain::log_row::Level;
@@ -41,15 +39,8 @@ use crate::store::StoreError;
 /// The file's name in the data folder.
 pub const FILE_NAME: &str = "logs.db";
 
-/// Statements kept prepared on one connection. A page needs one for each table it looks into, a write a handful.
-const STATEMENTS_MAX: usize = 64;
-
 fn file(folder: &Path) -> PathBuf {
     folder.join(FILE_NAME)
-}
-
-fn keep_statements(connection: &Connection) {
-    connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
 }
 
 /// Turns a driver's error into the store's, for `map_err`.

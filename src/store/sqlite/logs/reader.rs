@@ -10,7 +10,7 @@ use std::path::Path;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::table::{self, Table};
-use super::{Cursor, extra, failed, file, keep_statements, level_number, level_of};
+use super::{Cursor, extra, failed, file, level_number, level_of};
 use crate::domain::ids::{ProcessId, TenantId};
 use crate::domain::log_row::{Level, LogRow};
 use crate::domain::time::Timestamp;
@@ -56,7 +56,6 @@ impl Reader {
     /// When the file is not there: a [`super::Session`] makes it.
     pub fn open(folder: &Path) -> Result<Self> {
         let connection = open_reader(&file(folder))?;
-        keep_statements(&connection);
         Ok(Self { connection, in_turn: false })
     }
 

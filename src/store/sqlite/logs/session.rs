@@ -6,16 +6,18 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::Arc;
+use std::time::Duration;
 
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
 use super::table::{self, Table};
-use super::{extra, failed, file, keep_statements, level_number};
+use super::{extra, failed, file, level_number};
 use crate::domain::ids::{ProcessId, TenantId};
 use crate::domain::log_row::LogRow;
 use crate::domain::time::Timestamp;
 use crate::store::sqlite::connection::open_writer;
+use crate::store::sqlite::{Clock, system_clock};
 use crate::store::{LogSession, Result};
 
 /// Rows in one INSERT: from some fifty on, a statement's own cost no longer shows.
@@ -43,6 +45,8 @@ struct Known {
 /// Writes to `logs.db`.
 pub struct Session {
     connection: Connection,
+    /// The store's clock: what a line's receipt is told by (law 4).
+    clock: Clock,
     /// The table that `known` holds for. A process in it is noted in the file as having rows in that table.
     table_no: i64,
     known: HashMap<TenantId, HashMap<ProcessId, Known>>,
@@ -56,9 +60,16 @@ impl Session {
     /// When the file cannot be opened or was written by a newer version.
     pub fn open(folder: &Path) -> Result<Self> {
         let mut connection = open_writer(&file(folder), true)?;
-        keep_statements(&connection);
         table::migrate(&mut connection)?;
-        Ok(Self { connection, table_no: 0, known: HashMap::new(), known_count: 0 })
+        let clock: Clock = Arc::new(system_clock);
+        Ok(Self { connection, clock, table_no: 0, known: HashMap::new(), known_count: 0 })
+    }
+
+    /// The same session on the store's own clock, where that is not the system's.
+    #[must_use]
+    pub fn on_clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
     }
 
     /// Inserts all rows as received at `now`.
@@ -66,7 +77,7 @@ impl Session {
         if rows.is_empty() {
             return Ok(());
         }
-        let Self { connection, table_no, known, known_count } = self;
+        let Self { connection, table_no, known, known_count, clock: _ } = self;
         let mut write = || -> rusqlite::Result<()> {
             let transaction =
                 connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -91,13 +102,9 @@ impl Session {
 
 impl LogSession for Session {
     fn write(&mut self, rows: &[LogRow]) -> Result<()> {
-        self.write_at(rows, clock())
+        let now = (self.clock)();
+        self.write_at(rows, now)
     }
-}
-
-fn clock() -> Timestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp::default().plus(since)
 }
 
 /// The rows as `(process_ref, index)`, sorted, so that the index is written in its order and two writers never wait

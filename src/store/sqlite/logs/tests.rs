@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use rusqlite::Connection;
+
 use super::*;
 use crate::domain::ids::{ProcessId, TenantId};
 use crate::domain::log_row::LogRow;
@@ -41,7 +43,7 @@ impl Logs {
     }
 
     fn writer(&self) -> Connection {
-        crate::store::sqlite::connection::open_writer(&file(self.folder.path()), true).unwrap()
+        open_for_upkeep(self.folder.path()).unwrap()
     }
 
     fn tables(&self) -> i64 {

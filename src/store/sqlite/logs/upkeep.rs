@@ -1,14 +1,16 @@
 //! What `logs.db` needs from time to time. This module drops old tables and copies the write-ahead log into the file,
 //! neither of them on a thread that somebody waits for.
 
+use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
-use super::failed;
 use super::table::{self, Table};
+use super::{failed, file};
 use crate::domain::time::Timestamp;
 use crate::store::Result;
+use crate::store::sqlite::connection::{BUSY_WAIT, open_writer};
 
 /// Copies without stopping the writer, one after the other, each smaller than the one before.
 const ROUNDS_MAX: usize = 4;
@@ -18,6 +20,14 @@ const LAST_PAGES_MAX: i64 = 500;
 
 /// How long the last copy may keep the writer waiting for a reader to end.
 const RESTART_WAIT: Duration = Duration::from_millis(50);
+
+/// Opens `logs.db` in `folder` for [`checkpoint`] and [`drop_older_than`].
+///
+/// # Errors
+/// When the file cannot be opened.
+pub fn open_for_upkeep(folder: &Path) -> Result<Connection> {
+    open_writer(&file(folder), true)
+}
 
 /// Copies the write-ahead log into the file and lets the writer begin again at the log's start. Returns how many
 /// pages were copied.
@@ -29,9 +39,6 @@ const RESTART_WAIT: Duration = Duration::from_millis(50);
 /// # Errors
 /// When the file cannot be written. That a reader or writer was in the way is no error.
 pub fn checkpoint(connection: &Connection) -> Result<u64> {
-    let busy_timeout_ms: u32 = connection
-        .pragma_query_value(None, "busy_timeout", |row| row.get(0))
-        .map_err(failed("checkpoint logs"))?;
     let copy = || -> rusqlite::Result<u64> {
         connection.busy_timeout(RESTART_WAIT)?;
         let mut copied = 0;
@@ -47,10 +54,7 @@ pub fn checkpoint(connection: &Connection) -> Result<u64> {
         Ok(u64::try_from(in_file.max(copied)).unwrap_or(0))
     };
     let copied = copy();
-    connection
-        .busy_timeout(Duration::from_millis(busy_timeout_ms.into()))
-        .and(copied)
-        .map_err(failed("checkpoint logs"))
+    connection.busy_timeout(BUSY_WAIT).and(copied).map_err(failed("checkpoint logs"))
 }
 
 /// Pages in the log, and how many of them are in the file too.
