@@ -9,7 +9,7 @@
 use std::collections::HashMap;
 use std::io::Read;
 
-use sentinel::config::{Config, Sources};
+use sentinel::config::{Config, Overrides};
 use sentinel::domain::event::{Envelope, Receipt, Verdict};
 use sentinel::domain::time::Timestamp;
 use sentinel::service::{Parts, Service, wall_clock};
@@ -43,9 +43,8 @@ impl IntakeSession for StorageOff {
 fn main() -> anyhow::Result<()> {
     // Cargo passes `--bench`; only our own words count.
     let storage_off = std::env::args().any(|word| word == "storage-off");
-    let lookup = |name: &str| std::env::var(name).ok();
-    let (config, _) =
-        Config::load(&Sources::of(&lookup)).map_err(|problems| anyhow::anyhow!("{problems}"))?;
+    let overrides = Overrides { database: None, bind: Some("tcp://127.0.0.1:0".to_owned()) };
+    let (config, _) = Config::from_environment(overrides).map_err(|problems| anyhow::anyhow!("{problems}"))?;
     let service = if storage_off {
         Service::start_with_intake(&config, wall_clock(), Parts::ALL, Box::<StorageOff>::default())?
     } else {

@@ -96,10 +96,10 @@ fn duration(text: &str) -> Option<Duration> {
     (wait <= WAIT_MAX).then_some(wait)
 }
 
-/// A store's error in answer to a listing. A cursor that is none of ours is the caller's mistake.
+/// A store's error in answer to a listing. All that a reader refuses is a cursor that is none of its own.
 fn listing_problem(error: &StoreError) -> Problem {
     match error {
-        StoreError::Refused { call: "cursor", .. } => {
+        StoreError::Refused { .. } => {
             Problem::new(Kind::BadRequest, "the cursor is not one that this listing gave")
                 .field("cursor")
         }

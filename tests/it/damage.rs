@@ -30,7 +30,7 @@ fn refused(folder: &Path) -> Output {
     Command::new(env!("CARGO_BIN_EXE_sentinel"))
         .env_clear()
         .env("SENTINEL_DATABASE", format!("sqlite://{}", folder.display()))
-        .env("SENTINEL_HTTP_PORT", "0")
+        .args(["--bind", "tcp://127.0.0.1:0"])
         .env("PROMETHEUS_METRICS_PORT", "0")
         .output()
         .unwrap()

@@ -1,7 +1,7 @@
 //! What the promises are tested with: a service in this process or in a child, a clock moved by hand, a small client.
 //! This module is the only one that knows how the service is started and spoken to.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -9,41 +9,42 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use sentinel::config::{Config, Sources};
+use sentinel::config::{Config, Overrides, Surroundings};
+use sentinel::domain::ids::TenantId;
 use sentinel::domain::time::Timestamp;
-use sentinel::http::auth::development;
+use sentinel::http::auth::{Role, development, unix_seconds};
 use sentinel::service::{Clock, Parts, Service, wall_clock};
 use serde_json::Value;
 
 /// Nothing in these tests takes longer, or something hangs.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A clock that moves only when it is told to.
 #[derive(Clone)]
-pub struct HandClock(Arc<AtomicI64>);
+pub(crate) struct HandClock(Arc<AtomicI64>);
 
 impl HandClock {
     /// A clock that stands at the present.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(Arc::new(AtomicI64::new((wall_clock())().micros())))
     }
 
-    pub fn forward(&self, pause: Duration) {
+    pub(crate) fn forward(&self, pause: Duration) {
         self.0.fetch_add(i64::try_from(pause.as_micros()).unwrap(), Ordering::SeqCst);
     }
 
-    pub fn now(&self) -> Timestamp {
+    pub(crate) fn now(&self) -> Timestamp {
         Timestamp::from_micros(self.0.load(Ordering::SeqCst))
     }
 
-    pub fn as_clock(&self) -> Clock {
+    pub(crate) fn as_clock(&self) -> Clock {
         let clock = self.clone();
         Arc::new(move || clock.now())
     }
 }
 
 /// The configuration of a service on free ports in `folder`, with further variables.
-pub fn config(folder: &Path, variables: &[(&str, &str)]) -> Config {
+pub(crate) fn config(folder: &Path, variables: &[(&str, &str)]) -> Config {
     let database = format!("sqlite://{}", folder.display());
     let lookup = |name: &str| {
         if let Some((_, value)) = variables.iter().find(|(variable, _)| *variable == name) {
@@ -51,67 +52,67 @@ pub fn config(folder: &Path, variables: &[(&str, &str)]) -> Config {
         }
         match name {
             "SENTINEL_DATABASE" => Some(database.clone()),
-            "SENTINEL_HTTP_PORT" => Some("0".to_owned()),
             "PROMETHEUS_METRICS_PORT" => Some("0".to_owned()),
             // Test machines may have little space, and small file systems are made on purpose.
             "SENTINEL_MIN_FREE_BYTES" => Some("1048576".to_owned()),
             _ => None,
         }
     };
-    Config::load(&Sources::of(&lookup)).expect("the test's configuration is valid").0
+    let surroundings = Surroundings {
+        lookup: &lookup,
+        names: &[],
+        read_file: &|path| std::fs::read_to_string(path),
+        overrides: Overrides { database: None, bind: Some("tcp://127.0.0.1:0".to_owned()) },
+        cores: 2,
+        terminal: false,
+    };
+    Config::load(&surroundings).expect("the test's configuration is valid").0
 }
 
 /// A service in this process.
-pub struct InProcess {
+pub(crate) struct InProcess {
     pub folder: std::path::PathBuf,
     pub service: Service,
 }
 
 impl InProcess {
-    pub fn start(folder: &Path, clock: Clock, parts: Parts, variables: &[(&str, &str)]) -> Self {
+    pub(crate) fn start(folder: &Path, clock: Clock, parts: Parts, variables: &[(&str, &str)]) -> Self {
         let service =
             Service::start(&config(folder, variables), clock, parts).expect("the service starts");
         Self { folder: folder.to_owned(), service }
     }
 
-    pub fn client(&self, tenant: &str) -> Client {
+    pub(crate) fn client(&self, tenant: &str) -> Client {
         Client::new(self.service.api_address(), &token(&self.folder, tenant, &["sentinel:operate"]))
     }
 
-    pub fn stop(self) {
+    pub(crate) fn stop(self) {
         self.service.stop().expect("the service stops cleanly");
     }
 }
 
 /// A token of the development key in `folder`.
-pub fn token(folder: &Path, tenant: &str, roles: &[&str]) -> String {
-    let roles: Vec<String> = roles.iter().map(|role| (*role).to_owned()).collect();
-    let now = (wall_clock())().micros() / 1_000_000;
-    development::token(
-        folder,
-        tenant,
-        &roles,
-        Duration::from_secs(3600),
-        u64::try_from(now).unwrap(),
-    )
-    .expect("the development key signs")
+pub(crate) fn token(folder: &Path, tenant: &str, roles: &[&str]) -> String {
+    let roles: Vec<Role> = roles.iter().map(|role| Role::parse(role).expect("a known role")).collect();
+    let tenant = TenantId::parse(tenant).expect("a valid tenant");
+    development::token(folder, &tenant, &roles, Duration::from_secs(3600), unix_seconds())
+        .expect("the development key signs")
 }
 
 /// A service in a process of its own, which can be killed.
-pub struct InChild {
+pub(crate) struct InChild {
     child: Child,
     pub api: SocketAddr,
 }
 
 impl InChild {
     /// Starts the service and waits until it says where it listens.
-    pub fn start(folder: &Path, variables: &[(&str, &str)]) -> Self {
+    pub(crate) fn start(folder: &Path, variables: &[(&str, &str)]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sentinel"));
         command
-            .arg("serve")
+            .args(["serve", "--bind", "tcp://127.0.0.1:0"])
             .env_clear()
             .env("SENTINEL_DATABASE", format!("sqlite://{}", folder.display()))
-            .env("SENTINEL_HTTP_PORT", "0")
             .env("PROMETHEUS_METRICS_PORT", "0")
             .env("SENTINEL_MIN_FREE_BYTES", "1048576")
             .env("SENTINEL_LOG", "info")
@@ -142,82 +143,82 @@ impl InChild {
     }
 
     /// `kill -9`.
-    pub fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         self.child.kill().expect("the child can be killed");
         self.child.wait().expect("the child is gone");
     }
 
     /// SIGTERM, and the exit code.
-    pub fn terminate(self) -> i32 {
+    pub(crate) fn terminate(self) -> i32 {
         self.signal_term();
         self.wait()
     }
 
-    pub fn signal_term(&self) {
+    pub(crate) fn signal_term(&self) {
         let pid = i32::try_from(self.child.id()).unwrap();
         let pid = rustix::process::Pid::from_raw(pid).expect("a child has an id");
         rustix::process::kill_process(pid, rustix::process::Signal::TERM)
             .expect("the child takes the signal");
     }
 
-    pub fn id(&self) -> u32 {
+    pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
 
-    pub fn wait(mut self) -> i32 {
+    pub(crate) fn wait(mut self) -> i32 {
         self.child.wait().expect("the child is gone").code().expect("the child exits by itself")
     }
 }
 
 /// A reply, taken apart.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Response {
+pub(crate) struct Response {
     pub status: u16,
     pub headers: Vec<(String, String)>,
     pub body: Vec<u8>,
 }
 
 impl Response {
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers
             .iter()
             .find(|(field, _)| field.eq_ignore_ascii_case(name))
             .map(|(_, value)| value.as_str())
     }
 
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body)
             .unwrap_or_else(|error| panic!("{error}: {}", self.text()))
     }
 
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
     /// The reply, if its status is `status`; else the test fails with the body.
-    pub fn expect(self, status: u16) -> Self {
+    pub(crate) fn expect(self, status: u16) -> Self {
         assert_eq!(self.status, status, "{}", self.text());
         self
     }
 }
 
 /// A keep-alive client for one address and token.
-pub struct Client {
+pub(crate) struct Client {
     address: SocketAddr,
     token: String,
     connection: Option<BufReader<TcpStream>>,
 }
 
 impl Client {
-    pub fn new(address: SocketAddr, token: &str) -> Self {
+    pub(crate) fn new(address: SocketAddr, token: &str) -> Self {
         Self { address, token: token.to_owned(), connection: None }
     }
 
-    pub fn get(&mut self, path: &str) -> Response {
+    pub(crate) fn get(&mut self, path: &str) -> Response {
         self.request("GET", path, &[], b"")
     }
 
-    pub fn post(&mut self, path: &str, body: &Value) -> Response {
+    pub(crate) fn post(&mut self, path: &str, body: &Value) -> Response {
         self.request(
             "POST",
             path,
@@ -227,12 +228,12 @@ impl Client {
     }
 
     /// One event with a key.
-    pub fn event(&mut self, key: &str, envelope: &Value) -> Response {
+    pub(crate) fn event(&mut self, key: &str, envelope: &Value) -> Response {
         let fields = [("Content-Type", "application/json"), ("Idempotency-Key", key)];
         self.request("POST", "/v1/events", &fields, envelope.to_string().as_bytes())
     }
 
-    pub fn request(
+    pub(crate) fn request(
         &mut self,
         method: &str,
         path: &str,
@@ -243,7 +244,7 @@ impl Client {
     }
 
     /// The reply, or the error that cut it off.
-    pub fn try_request(
+    pub(crate) fn try_request(
         &mut self,
         method: &str,
         path: &str,
@@ -290,7 +291,7 @@ fn cut_off() -> std::io::Error {
 }
 
 /// Reads one reply.
-pub fn read_response(connection: &mut impl BufRead, no_body: bool) -> std::io::Result<Response> {
+pub(crate) fn read_response(connection: &mut impl BufRead, no_body: bool) -> std::io::Result<Response> {
     let mut line = String::new();
     if connection.read_line(&mut line)? == 0 {
         return Err(cut_off());
@@ -335,7 +336,7 @@ pub fn read_response(connection: &mut impl BufRead, no_body: bool) -> std::io::R
 }
 
 /// An envelope of a domain event.
-pub fn envelope(id: u128, stream: &str, payload: Value) -> Value {
+pub(crate) fn envelope(id: u128, stream: &str, payload: Value) -> Value {
     serde_json::json!({
         "eventId": uuid::Uuid::from_u128(id | 7 << 76 | 2 << 62).to_string(), "source": "orders-api", "type": "OrderCreated",
         "timestampUtc": "2026-02-26T14:22:31Z", "schemaVersion": 1, "streamKey": stream, "payload": payload
@@ -343,10 +344,10 @@ pub fn envelope(id: u128, stream: &str, payload: Value) -> Value {
 }
 
 /// A small generator of numbers for tests (splitmix64): the same seed gives the same numbers.
-pub struct Dice(pub u64);
+pub(crate) struct Dice(pub u64);
 
 impl Dice {
-    pub fn roll(&mut self, sides: u64) -> u64 {
+    pub(crate) fn roll(&mut self, sides: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -356,12 +357,12 @@ impl Dice {
 }
 
 /// Whether the long forms are wanted.
-pub fn full() -> bool {
+pub(crate) fn full() -> bool {
     std::env::var_os("SENTINEL_TEST_FULL").is_some_and(|value| value == "1")
 }
 
 /// Asks again until the answer is good. Bounded by [`PATIENCE`]; yields to other threads between two questions.
-pub fn eventually<T>(what: &str, mut question: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn eventually<T>(what: &str, mut question: impl FnMut() -> Option<T>) -> T {
     let start = std::time::Instant::now();
     loop {
         if let Some(answer) = question() {

@@ -98,7 +98,7 @@ fn a_second_instance_on_the_same_folder_is_refused_in_words() {
     let second = std::process::Command::new(env!("CARGO_BIN_EXE_sentinel"))
         .env_clear()
         .env("SENTINEL_DATABASE", format!("sqlite://{}", folder.path().display()))
-        .env("SENTINEL_HTTP_PORT", "0")
+        .args(["--bind", "tcp://127.0.0.1:0"])
         .env("PROMETHEUS_METRICS_PORT", "0")
         .output()
         .unwrap();

@@ -25,8 +25,12 @@ mod ledger;
 mod lifecycle;
 // What an operator sees of a process.
 mod monitoring;
+// A panic and bytes that are no event.
+mod poison;
 // Full queues and bounded memory.
 mod pressure;
+// Every kind of problem, met.
+mod problems;
 // Two tenants and one name.
 mod tenancy;
 // Rules that hold for every file of the repository.
