@@ -182,10 +182,11 @@ impl Session {
         self.write("drop dead letters", |transaction| {
             transaction
                 .prepare_cached(
-                    "DELETE FROM tombstone WHERE position IN (SELECT position FROM tombstone d \
-                     WHERE d.created_us < ?1 \
-                     AND d.position < coalesce((SELECT min(first_position) FROM event_table WHERE n > 0), d.position + 1) \
-                     AND NOT EXISTS (SELECT 1 FROM events_0 e WHERE e.stream_id = d.stream_id) LIMIT ?2)",
+                    "DELETE FROM tombstone WHERE position IN (SELECT position FROM tombstone d WHERE d.position < \
+                     coalesce((SELECT min(first_position) FROM event_table WHERE n > 0), (SELECT position FROM projection)) \
+                     AND d.created_us < ?1 \
+                     AND NOT EXISTS (SELECT 1 FROM events_0 e WHERE e.stream_id = d.stream_id) \
+                     ORDER BY d.position LIMIT ?2)",
                 )?
                 .execute(params![before.micros(), limit])
         })

@@ -129,15 +129,26 @@ impl Session {
         Ok(count)
     }
 
-    fn read(&mut self, max: usize) -> Result<Vec<Message>> {
-        let taken = match &self.overlay {
-            Some(overlay) => overlay.take(self.position, max),
-            None => Taken::Gap,
+    /// Messages after the cursor, and whether there was nothing more. Fewer than asked for is no proof of that: the
+    /// overlay ends at a message that cannot be read, and the log gives only so many bytes at a time.
+    fn read(&mut self, max: usize) -> Result<(Vec<Message>, bool)> {
+        let Some(overlay) = &self.overlay else {
+            return Ok((self.log.read_after(self.position, max)?, false));
         };
-        match taken {
-            Taken::Events(events) => Ok(events.into_iter().map(Message::Event).collect()),
-            Taken::Empty => Ok(Vec::new()),
-            Taken::Gap => self.log.read_after(self.position, max),
+        match overlay.take(self.position, max) {
+            Taken::Empty => Ok((Vec::new(), true)),
+            Taken::Events(events) => {
+                let last = events.last().map_or(self.position, |event| event.position);
+                // What follows at once came after the claim began; what lies only in the log was there before.
+                let drained = events.len() < max && !matches!(overlay.take(last, 1), Taken::Gap);
+                Ok((events.into_iter().map(Message::Event).collect(), drained))
+            }
+            Taken::Gap => {
+                let messages = self.log.read_after(self.position, max)?;
+                let last = messages.last().map_or(self.position, place);
+                let drained = matches!(overlay.take(last, 1), Taken::Empty);
+                Ok((messages, drained))
+            }
         }
     }
 
@@ -269,14 +280,13 @@ fn write_dead_letter(
 
 impl ListenerSession for Session {
     fn claim(&mut self, max: usize, wait: Duration, stop: &Stop) -> Result<Claim> {
-        let mut messages = self.read(max)?;
+        let (mut messages, mut drained) = self.read(max)?;
         if messages.is_empty()
             && let Some(overlay) = &self.overlay
             && overlay.wait(self.position, wait, stop)
         {
-            messages = self.read(max)?;
+            (messages, drained) = self.read(max)?;
         }
-        let drained = messages.len() < max;
         Ok(Claim { messages, drained })
     }
 

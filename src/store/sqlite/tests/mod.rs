@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use tempfile::TempDir;
 
 use super::*;
+use crate::component::{Component, Stop};
 use crate::domain::event::{Envelope, IdOrigin, PayloadHash, TraceContext, Verdict};
 use crate::domain::ids::{EventId, EventType, ProcessId, Source, StreamKey, TenantId};
 use crate::store::Page;
@@ -156,6 +157,18 @@ impl Site {
         .flat_map(|sql| self.ask(sql))
         .collect()
     }
+}
+
+/// A stop signal, and the thread that holds it.
+fn stop() -> (Component, Stop) {
+    let (ended, _names) = crossbeam::channel::unbounded();
+    let (sender, receiver) = crossbeam::channel::bounded(1);
+    let holder = Component::start("holder", ended, move |stop: Stop| {
+        sender.send(stop.clone())?;
+        let _closed = stop.channel().recv();
+        Ok(())
+    });
+    (holder.unwrap(), receiver.recv().unwrap())
 }
 
 fn acme() -> TenantId {

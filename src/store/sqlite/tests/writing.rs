@@ -105,6 +105,37 @@ fn a_batch_that_is_refused_leaves_nothing_and_can_be_settled_in_parts() {
 }
 
 #[test]
+fn a_claim_is_repeated_until_it_is_settled_and_is_drained_only_at_the_end_of_the_log() {
+    let mut site = Site::new();
+    for _ in 0..5 {
+        site.post("a", "Ordered", "{}");
+    }
+    let mut site = site
+        .restart(|folder| {
+            let writer = open_writer(&folder.join("log.db"), true).unwrap();
+            writer.execute_batch("UPDATE log SET body = x'09' WHERE id = 3").unwrap();
+        })
+        .unwrap();
+    let (_holder, stop) = stop();
+    let mut claim = |max: usize| {
+        let claim = site.projection.claim(max, Duration::ZERO, &stop).unwrap();
+        (claim.messages.len(), claim.drained)
+    };
+    assert_eq!(claim(1), (1, false));
+    assert_eq!(claim(10), (2, false), "up to the one that cannot be read");
+    assert_eq!(claim(10), (2, false), "and again, because nobody settled it");
+    let (policy, now) = (site.store.settings.policy, site.now());
+    site.projection.replay(2, &policy, now).unwrap();
+    let claim = site.projection.claim(10, Duration::ZERO, &stop).unwrap();
+    assert_eq!((claim.messages.len(), claim.drained), (3, true));
+    assert!(matches!(claim.messages[0], crate::store::Message::Undecodable { position: 3, .. }));
+    site.apply(10);
+    let claim = site.projection.claim(10, Duration::ZERO, &stop).unwrap();
+    assert_eq!((claim.messages.len(), claim.drained), (0, true));
+    assert_eq!(site.ask("SELECT tenant_id, reason FROM dead_letter"), ["#none undecodable"]);
+}
+
+#[test]
 fn tables_roll_by_rows_and_by_age() {
     let mut site = Site::new();
     for _ in 0..25 {
