@@ -339,7 +339,7 @@ mod tests {
                 scope.spawn(|| {
                     channel::select! {
                         recv(postings) -> posting => {
-                            let Posting { envelopes, reply } = posting.unwrap();
+                            let Posting { envelopes, reply, .. } = posting.unwrap();
                             let verdicts = intake.accept(now, envelopes).unwrap();
                             reply.put(Answer::Verdicts(verdicts)).wake();
                         }

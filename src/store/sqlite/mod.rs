@@ -8,6 +8,7 @@
 //! Between log and projection lies the [`overlay`], in memory. The keeper ([`keeper`]) copies write-ahead logs into
 //! their files, trims and archives; [`snapshot`] holds the way back. One instance holds the folder ([`folder`]).
 
+mod backup;
 mod connection;
 mod folder;
 mod idempotency;
@@ -48,8 +49,9 @@ use crate::store::{
     WriteState,
 };
 
+pub use self::backup::{Manifest, ManifestFile, backup, check_backup};
 pub use self::schema::Migrated;
-pub use self::snapshot::{Manifest, ManifestFile, Report, backup, check_backup};
+pub use self::snapshot::Report;
 
 /// Reads the store's clock (law 4).
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;

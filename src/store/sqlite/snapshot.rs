@@ -1,19 +1,17 @@
-//! Copies of the projection, and its way back. This module takes checked snapshots of `events.db`, makes online
-//! backups of the whole folder, and rebuilds the projection from a snapshot and the log.
+//! Copies of the projection, and its way back. This module takes checked snapshots of `events.db` and rebuilds it
+//! from a snapshot and the log.
 //!
 //! What must stay true: a snapshot counts only once it is complete, checked and on the disk, under a name that says
 //! which position it covers; and a rebuild that cannot reach everything is refused before anything is touched.
 
 use std::fmt;
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rusqlite::Connection;
 use rusqlite::backup::{Backup, StepResult};
-use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use super::connection::{classify, open_reader, open_writer, quick_check};
 use super::folder::Folder;
@@ -35,18 +33,14 @@ const BATCHES_PER_CHECKPOINT: usize = 8;
 /// that was none; each snapshot checks it besides.
 const CHECK_BYTES_MAX: u64 = 512 * 1024 * 1024;
 
-/// The name of the manifest within a backup.
-const MANIFEST: &str = "manifest.json";
-/// What a backup holds, in the order of copying: the log last, so that it covers what the projection lacks.
-const FILES: [&str; 3] = ["events.db", "logs.db", "log.db"];
-
-fn io_error(call: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
+/// Names the call and the file of an input/output error, for `map_err`.
+pub(super) fn io_error(call: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
     let path = path.display().to_string();
     move |error| StoreError::Other { call, source: format!("{path}: {error}").into() }
 }
 
 /// Waits until a file, or the names in a folder, are on the disk.
-fn sync(path: &Path) -> Result<()> {
+pub(super) fn sync(path: &Path) -> Result<()> {
     File::open(path).and_then(|file| file.sync_all()).map_err(io_error("sync", path))
 }
 
@@ -71,7 +65,7 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
 }
 
 /// Copies a database that is in use into one file, whole, checked and on the disk.
-fn copy(from: &Connection, to: &Path) -> Result<()> {
+pub(super) fn copy(from: &Connection, to: &Path) -> Result<()> {
     const CALL: &str = "copy database";
     let fail = |error| classify(CALL, error);
     remove(to)?;
@@ -100,7 +94,8 @@ fn copy(from: &Connection, to: &Path) -> Result<()> {
     sync(to)
 }
 
-fn position_of(path: &Path) -> Result<i64> {
+/// Which position the projection in a file has reached.
+pub(super) fn position_of(path: &Path) -> Result<i64> {
     let connection = open_reader(path)?;
     projection::position(&connection).map_err(|error| classify("read position", error))
 }
@@ -313,140 +308,4 @@ fn look_at(path: &Path) -> Result<Option<String>> {
         Err(StoreError::Corrupt { what }) => Ok(Some(what)),
         other => other,
     }
-}
-
-/// What a backup says about itself.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Manifest {
-    pub made_at: String,
-    /// Everything up to here is in the backup's `events.db`.
-    pub events_position: i64,
-    /// The oldest position in the backup's `log.db`. None: it is empty.
-    pub log_first: Option<i64>,
-    /// The newest position that the backup's `log.db` has given.
-    pub log_last: i64,
-    pub files: Vec<ManifestFile>,
-}
-
-impl fmt::Display for Manifest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let bytes: u64 = self.files.iter().map(|file| file.bytes).sum();
-        write!(
-            f,
-            "{} files, {bytes} bytes; the log reaches position {}, the projection {}",
-            self.files.len(),
-            self.log_last,
-            self.events_position
-        )
-    }
-}
-
-/// One file of a backup.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ManifestFile {
-    pub name: String,
-    pub bytes: u64,
-    pub sha256: String,
-}
-
-fn describe(folder: &Path, name: &str) -> Result<ManifestFile> {
-    let path = folder.join(name);
-    let read = || -> io::Result<ManifestFile> {
-        let mut file = File::open(&path)?;
-        let (mut hasher, mut bytes) = (Sha256::new(), 0);
-        let mut buffer = vec![0; 1024 * 1024];
-        loop {
-            let count = file.read(&mut buffer)?;
-            if count == 0 {
-                break;
-            }
-            hasher.update(&buffer[..count]);
-            bytes += u64::try_from(count).unwrap_or(0);
-        }
-        let sha256 = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok(ManifestFile { name: name.into(), bytes, sha256 })
-    };
-    read().map_err(io_error("read backup", &path))
-}
-
-fn manifest(folder: &Path, made_at: String) -> Result<Manifest> {
-    let log = open_reader(&folder.join("log.db"))?;
-    let (log_first, log_last) = log
-        .query_row(
-            "SELECT (SELECT min(id) FROM log), coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'log'), 0)",
-            [],
-            |row| Ok((row.get(0)?, row.get(1)?)),
-        )
-        .map_err(|error| classify("read the log's positions", error))?;
-    let files = FILES.iter().map(|name| describe(folder, name)).collect::<Result<Vec<_>>>()?;
-    let events_position = position_of(&folder.join("events.db"))?;
-    Ok(Manifest { made_at, events_position, log_first, log_last, files })
-}
-
-fn is_complete(manifest: &Manifest) -> bool {
-    manifest.log_last >= manifest.events_position
-        && manifest.log_first.map_or(manifest.log_last == manifest.events_position, |first| {
-            first <= manifest.events_position + 1
-        })
-}
-
-/// Copies the store in `folder`, which may be in use by a running service, into the empty folder `to`.
-///
-/// # Errors
-/// When `to` holds something, or when a file cannot be copied or is damaged.
-pub fn backup(folder: &Path, to: &Path, now: Timestamp) -> Result<Manifest> {
-    const CALL: &str = "backup";
-    fs::create_dir_all(to).map_err(io_error(CALL, to))?;
-    let mut entries = fs::read_dir(to).map_err(io_error(CALL, to))?;
-    if entries.next().is_some() {
-        return Err(io_error(CALL, to)(io::Error::other("the folder is not empty")));
-    }
-    for name in FILES {
-        copy(&open_reader(&folder.join(name))?, &to.join(name))?;
-    }
-    let manifest = manifest(to, now.to_string())?;
-    if !is_complete(&manifest) {
-        return Err(StoreError::Corrupt {
-            what: format!("log.db and events.db in {} are not of one store", folder.display()),
-        });
-    }
-    let text = serde_json::to_string_pretty(&manifest)
-        .map_err(|error| StoreError::Other { call: CALL, source: error.into() })?;
-    let path = to.join(MANIFEST);
-    fs::write(&path, text).map_err(io_error(CALL, &path))?;
-    sync(&path)?;
-    sync(to)?;
-    Ok(manifest)
-}
-
-/// Compares a backup with its manifest, byte for byte, and looks at its files.
-///
-/// # Errors
-/// [`StoreError::Corrupt`] names what is not as it was.
-pub fn check_backup(folder: &Path) -> Result<Manifest> {
-    let path = folder.join(MANIFEST);
-    let text = fs::read_to_string(&path).map_err(io_error("check backup", &path))?;
-    let said: Manifest = serde_json::from_str(&text).map_err(|error| StoreError::Corrupt {
-        what: format!("{} is no manifest: {error}", path.display()),
-    })?;
-    for file in &said.files {
-        // A manifest is text that anybody may have edited: only our own names are opened.
-        let is_ours = FILES.contains(&file.name.as_str());
-        if !is_ours || describe(folder, &file.name)? != *file {
-            return Err(StoreError::Corrupt {
-                what: format!(
-                    "{} in {} is not the one that was backed up",
-                    file.name,
-                    folder.display()
-                ),
-            });
-        }
-    }
-    let found = manifest(folder, said.made_at.clone())?;
-    if found != said || !is_complete(&found) {
-        return Err(StoreError::Corrupt {
-            what: format!("{} does not describe the files beside it", path.display()),
-        });
-    }
-    Ok(said)
 }
