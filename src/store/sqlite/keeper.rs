@@ -11,7 +11,7 @@ use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
 use super::connection::{classify, open_writer};
 use super::folder::{Folder, Space};
-use super::log::{self, LogReader};
+use super::log::{LogReader, trim};
 use super::names::unreadable;
 use super::reader::state_of;
 use super::streams::unsigned;
@@ -21,7 +21,7 @@ use super::{Settings, idempotency, logs, projection, snapshot};
 use crate::domain::ids::{ProcessId, TenantId};
 use crate::domain::process::Status;
 use crate::domain::time::Timestamp;
-use crate::store::{KeeperSession, Message, Overdue, Result, Upkeep};
+use crate::store::{KeeperSession, Message, Overdue, Result, StoreError, Upkeep};
 
 /// Rows of the log that one transaction trims: a few milliseconds, while intake waits for the lock.
 const TRIM_ROWS: usize = 2_000;
@@ -86,6 +86,29 @@ impl Session {
         run().map_err(|error| classify(call, error))
     }
 
+    /// One round of upkeep.
+    fn look_after(&mut self, now: Timestamp) -> Result<Upkeep> {
+        let free_bytes = self.folder.free_bytes()?;
+        self.space.observe(free_bytes, self.settings.min_free_bytes);
+        let (_, pages, events) = checkpoint(&self.events)?;
+        self.events_wal.observe(pages, events);
+        let (_, pages, log) = checkpoint(&self.log)?;
+        self.log_wal.observe(pages, log);
+        let logs = logs::checkpoint(&self.logs)?;
+        let mut trimmed_rows = 0;
+        if self.looked_at.is_none_or(|looked_at| now.since(looked_at) >= SLOW_PAUSE) {
+            self.looked_at = Some(now);
+            idempotency::drop_older_than(&self.events, now.minus(self.settings.idempotency))?;
+            trimmed_rows = self.trim(now)?;
+        }
+        Ok(Upkeep {
+            free_bytes,
+            checkpointed_pages: events + log + logs,
+            trimmed_rows,
+            snapshot_position: snapshot::newest_position(&self.folder)?,
+        })
+    }
+
     /// Trims the log, and takes a snapshot first where a new one is due.
     fn trim(&mut self, now: Timestamp) -> Result<u64> {
         let Some(first) = self.log_reader.first_position()? else { return Ok(0) };
@@ -97,11 +120,15 @@ impl Session {
         // A snapshot copies the whole file, so it waits until what it frees has grown to a quarter of what stays.
         if self.last_before(first.max(covered + 1), applied, now.minus(keep + keep / 4))? > covered
         {
-            covered = snapshot::take(&self.folder, &self.events)?;
+            if snapshot::has_room(&self.folder, self.settings.min_free_bytes)? {
+                covered = snapshot::take(&self.folder, &self.events)?;
+            } else {
+                log::warn!("no room for a snapshot of events.db: the log is kept until there is");
+            }
         }
         let mut trimmed = 0;
         for _ in 0..TRIM_PORTIONS {
-            let portion = log::trim(&self.log, old.min(covered), TRIM_ROWS)?;
+            let portion = trim(&self.log, old.min(covered), TRIM_ROWS)?;
             trimmed += portion;
             if portion == 0 {
                 break;
@@ -340,24 +367,11 @@ impl KeeperSession for Session {
     }
 
     fn upkeep(&mut self, now: Timestamp) -> Result<Upkeep> {
-        let free_bytes = self.folder.free_bytes()?;
-        self.space.observe(free_bytes, self.settings.min_free_bytes);
-        let (_, pages, events) = checkpoint(&self.events)?;
-        self.events_wal.observe(pages, events);
-        let (_, pages, log) = checkpoint(&self.log)?;
-        self.log_wal.observe(pages, log);
-        let logs = logs::checkpoint(&self.logs)?;
-        let mut trimmed_rows = 0;
-        if self.looked_at.is_none_or(|looked_at| now.since(looked_at) >= SLOW_PAUSE) {
-            self.looked_at = Some(now);
-            idempotency::drop_older_than(&self.events, now.minus(self.settings.idempotency))?;
-            trimmed_rows = self.trim(now)?;
+        let upkeep = self.look_after(now);
+        if let Err(StoreError::Io { .. } | StoreError::Corrupt { .. }) = &upkeep {
+            // The next start reads the files through, and rebuilds what it can.
+            self.folder.taint();
         }
-        Ok(Upkeep {
-            free_bytes,
-            checkpointed_pages: events + log + logs,
-            trimmed_rows,
-            snapshot_position: snapshot::newest_position(&self.folder)?,
-        })
+        upkeep
     }
 }

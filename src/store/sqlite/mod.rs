@@ -153,6 +153,7 @@ impl Sqlite {
     fn projection(&self) -> Result<projection::Session> {
         let tables = Tables::new(self.settings.event_table_rows, self.settings.event_table_age);
         projection::Session::new(
+            Arc::clone(&self.folder),
             open_writer(&self.folder.events_db(), false)?,
             log::LogReader::open(&self.folder)?,
             Some(Arc::clone(&self.overlay)),

@@ -16,6 +16,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
 use super::connection::classify;
+use super::folder::Folder;
 use super::log::LogReader;
 use super::names::{Names, StreamNumbers};
 use super::overlay::{Overlay, Taken};
@@ -35,6 +36,7 @@ use crate::store::{Claim, ListenerSession, Message, Result, StoreError};
 
 /// The listener's session, and the engine of a rebuild.
 pub(super) struct Session {
+    folder: Arc<Folder>,
     connection: Connection,
     log: LogReader,
     /// None while nobody accepts: a rebuild reads the log alone.
@@ -74,6 +76,7 @@ fn item(message: &Message) -> Item<'_> {
 
 impl Session {
     pub(super) fn new(
+        folder: Arc<Folder>,
         connection: Connection,
         log: LogReader,
         overlay: Option<Arc<Overlay>>,
@@ -82,6 +85,7 @@ impl Session {
     ) -> Result<Self> {
         let position = position(&connection).map_err(|error| classify("open listener", error))?;
         Ok(Self {
+            folder,
             connection,
             log,
             overlay,
@@ -327,6 +331,9 @@ impl ListenerSession for Session {
             self.names.forget();
             self.streams = StreamNumbers::default();
             self.tables.forget();
+            if matches!(error, StoreError::Io { .. } | StoreError::Corrupt { .. }) {
+                self.folder.taint();
+            }
             return Err(error);
         }
         self.position = last;

@@ -36,7 +36,19 @@ const CHECK_BYTES_MAX: u64 = 512 * 1024 * 1024;
 /// Names the call and the file of an input/output error, for `map_err`.
 pub(super) fn io_error(call: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
     let path = path.display().to_string();
-    move |error| StoreError::Other { call, source: format!("{path}: {error}").into() }
+    move |error| {
+        let source = format!("{path}: {error}").into();
+        match error.kind() {
+            // The next attempt may find room again: no reason to stop.
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                StoreError::NoSpace { call, why: "the disk is full", source }
+            }
+            io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => {
+                StoreError::NoSpace { call, why: "the folder cannot be written", source }
+            }
+            _ => StoreError::Other { call, source },
+        }
+    }
 }
 
 /// Waits until a file, or the names in a folder, are on the disk.
@@ -128,6 +140,14 @@ pub(super) fn newest_position(folder: &Folder) -> Result<Option<i64>> {
     Ok(list(folder)?.first().map(|(position, _)| *position))
 }
 
+/// Whether a snapshot fits on the disk and leaves `reserve` bytes: it must not be what fills it.
+pub(super) fn has_room(folder: &Folder, reserve: u64) -> Result<bool> {
+    let path = folder.events_db();
+    let size = fs::metadata(&path).map_err(io_error("measure", &path))?.len();
+    let wal = fs::metadata(beside(&path, "-wal")).map_or(0, |file| file.len());
+    Ok(folder.free_bytes()? > size.saturating_add(wal).saturating_add(reserve))
+}
+
 /// Takes a snapshot and returns the position that it covers.
 pub(super) fn take(folder: &Folder, events: &Connection) -> Result<i64> {
     let place = folder.snapshots();
@@ -205,7 +225,8 @@ pub(super) fn rebuild(folder: &Arc<Folder>, settings: &Settings) -> Result<Repor
     schema::migrate(&mut connection, now)?;
     idempotency::migrate(&connection)?;
     let tables = Tables::new(settings.event_table_rows, settings.event_table_age);
-    let mut session = Session::new(connection, log, None, Arc::default(), tables)?;
+    let mut session =
+        Session::new(Arc::clone(folder), connection, log, None, Arc::default(), tables)?;
     let (mut replayed, mut batches) = (0, 0);
     loop {
         let count = session.replay(REPLAY_ROWS, &settings.policy, now)?;
