@@ -44,7 +44,8 @@ fn main() -> anyhow::Result<()> {
     // Cargo passes `--bench`; only our own words count.
     let storage_off = std::env::args().any(|word| word == "storage-off");
     let overrides = Overrides { database: None, bind: Some("tcp://127.0.0.1:0".to_owned()) };
-    let (config, _) = Config::from_environment(overrides).map_err(|problems| anyhow::anyhow!("{problems}"))?;
+    let (config, _) =
+        Config::from_environment(overrides).map_err(|problems| anyhow::anyhow!("{problems}"))?;
     let service = if storage_off {
         Service::start_with_intake(&config, wall_clock(), Parts::ALL, Box::<StorageOff>::default())?
     } else {

@@ -161,7 +161,7 @@ impl Config {
             process_timeout: reader.seconds("SENTINEL_PROCESS_TIMEOUT_SEC", 1, 1..=365 * DAY_S),
             retention: reader.seconds("SENTINEL_RETENTION_DAYS", DAY_S, 1..=36_500),
             idempotency_window: reader.seconds("SENTINEL_IDEMPOTENCY_HOURS", HOUR_S, 1..=8_760),
-            log_keep: reader.seconds("SENTINEL_LOG_KEEP_HOURS", HOUR_S, 1..=8_760),
+            log_keep: reader.seconds("SENTINEL_LOG_KEEP_HOURS", HOUR_S, 0..=8_760),
             free_bytes_min: reader.number("SENTINEL_MIN_FREE_BYTES", 0..=1 << 50),
             shutdown_timeout: reader.seconds("SENTINEL_SHUTDOWN_TIMEOUT_SEC", 1, 1..=HOUR_S),
             log: log::log(&mut reader, surroundings),

@@ -156,7 +156,11 @@ pub const VARIABLES: &[Variable] = &[
         "168",
         "hours that keys and event ids are remembered; an older repeat is a new event",
     ),
-    variable("SENTINEL_LOG_KEEP_HOURS", "24", "hours that the embedded log is kept"),
+    variable(
+        "SENTINEL_LOG_KEEP_HOURS",
+        "24",
+        "hours that the embedded log is kept; 0: until a checked snapshot covers it",
+    ),
     variable(
         "SENTINEL_MIN_FREE_BYTES",
         "268435456",

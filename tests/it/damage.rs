@@ -22,6 +22,10 @@ fn fill(folder: &Path, first: u128, count: u128) {
         let applied = client.get("/v1/streams/s").json()["appliedSeq"].as_u64();
         (applied == Some((first + count) as u64)).then_some(())
     });
+    // The keeper copies the write-ahead logs into their files by and by.
+    let enough =
+        |name: &str| fs::metadata(folder.join(name)).is_ok_and(|file| file.len() > 24 << 10);
+    eventually("the files have pages", || (enough("log.db") && enough("events.db")).then_some(()));
     service.stop();
 }
 

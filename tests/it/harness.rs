@@ -76,7 +76,12 @@ pub(crate) struct InProcess {
 }
 
 impl InProcess {
-    pub(crate) fn start(folder: &Path, clock: Clock, parts: Parts, variables: &[(&str, &str)]) -> Self {
+    pub(crate) fn start(
+        folder: &Path,
+        clock: Clock,
+        parts: Parts,
+        variables: &[(&str, &str)],
+    ) -> Self {
         let service =
             Service::start(&config(folder, variables), clock, parts).expect("the service starts");
         Self { folder: folder.to_owned(), service }
@@ -93,7 +98,8 @@ impl InProcess {
 
 /// A token of the development key in `folder`.
 pub(crate) fn token(folder: &Path, tenant: &str, roles: &[&str]) -> String {
-    let roles: Vec<Role> = roles.iter().map(|role| Role::parse(role).expect("a known role")).collect();
+    let roles: Vec<Role> =
+        roles.iter().map(|role| Role::parse(role).expect("a known role")).collect();
     let tenant = TenantId::parse(tenant).expect("a valid tenant");
     development::token(folder, &tenant, &roles, Duration::from_secs(3600), unix_seconds())
         .expect("the development key signs")
@@ -291,7 +297,10 @@ fn cut_off() -> std::io::Error {
 }
 
 /// Reads one reply.
-pub(crate) fn read_response(connection: &mut impl BufRead, no_body: bool) -> std::io::Result<Response> {
+pub(crate) fn read_response(
+    connection: &mut impl BufRead,
+    no_body: bool,
+) -> std::io::Result<Response> {
     let mut line = String::new();
     if connection.read_line(&mut line)? == 0 {
         return Err(cut_off());

@@ -12,13 +12,15 @@ use serde_json::json;
 
 use crate::harness::{InProcess, eventually};
 
-const POLICY: Policy = Policy { timeout: Duration::from_secs(3600), heartbeat_interval: Duration::from_secs(30) };
+const POLICY: Policy =
+    Policy { timeout: Duration::from_secs(3600), heartbeat_interval: Duration::from_secs(30) };
 
 #[test]
 fn a_panic_while_applying_is_one_dead_letter_and_no_restart() {
     let folder = tempfile::tempdir().unwrap();
     // The listener is driven by hand, so that its merge can be made to panic on one event.
-    let service = InProcess::start(folder.path(), wall_clock(), Parts { listener: false, ..Parts::ALL }, &[]);
+    let service =
+        InProcess::start(folder.path(), wall_clock(), Parts { listener: false, ..Parts::ALL }, &[]);
     let mut client = service.client("demo");
     for (verb, id) in [("start", "good-1"), ("progress", "poison"), ("heartbeat", "good-2")] {
         let body = json!({"event_id": id, "process_id": "p"}).to_string();
@@ -48,15 +50,25 @@ fn a_panic_while_applying_is_one_dead_letter_and_no_restart() {
     let letters = client.get("/v1/dead-letters").expect(200).json();
     let letters = letters["dead_letters"].as_array().unwrap().clone();
     assert_eq!(letters.len(), 1, "{letters:?}");
-    assert_eq!((&letters[0]["reason"], &letters[0]["eventId"]), (&json!("panic"), &json!("poison")));
+    assert_eq!(
+        (&letters[0]["reason"], &letters[0]["eventId"]),
+        (&json!("panic"), &json!("poison"))
+    );
     let whole = client.get(&format!("/v1/dead-letters/{}", letters[0]["id"])).expect(200).json();
-    assert_eq!(whole["event"]["envelope"]["event_id"], "poison", "the event is kept whole: {whole}");
+    assert_eq!(
+        whole["event"]["envelope"]["event_id"], "poison",
+        "the event is kept whole: {whole}"
+    );
     // The others took effect, and the number of the poison is a tombstone, not a gap that holds everybody up.
     let status = client.get("/status/p").expect(200).json();
     assert_eq!(status["status"], "RUNNING");
     let events = client.get("/v1/streams/p/events").expect(200).json();
-    let numbers: Vec<_> =
-        events["events"].as_array().unwrap().iter().map(|event| event["streamSeq"].as_u64().unwrap()).collect();
+    let numbers: Vec<_> = events["events"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|event| event["streamSeq"].as_u64().unwrap())
+        .collect();
     assert_eq!(numbers, [1, 3]);
     service.stop();
 }
@@ -64,7 +76,8 @@ fn a_panic_while_applying_is_one_dead_letter_and_no_restart() {
 #[test]
 fn bytes_that_are_no_event_are_set_aside_and_the_rest_goes_on() {
     let folder = tempfile::tempdir().unwrap();
-    let service = InProcess::start(folder.path(), wall_clock(), Parts { listener: false, ..Parts::ALL }, &[]);
+    let service =
+        InProcess::start(folder.path(), wall_clock(), Parts { listener: false, ..Parts::ALL }, &[]);
     let mut client = service.client("demo");
     for id in ["a", "b", "c"] {
         let body = json!({"event_id": id, "process_id": "p"}).to_string();
@@ -77,12 +90,17 @@ fn bytes_that_are_no_event_are_set_aside_and_the_rest_goes_on() {
     let service = InProcess::start(folder.path(), wall_clock(), Parts::ALL, &[]);
     let mut client = service.client("demo");
     eventually("the rest is applied", || {
-        (client.get("/v1/streams/p").status == 200 && client.get("/v1/streams/p").json()["appliedSeq"] == 3).then_some(())
+        (client.get("/v1/streams/p").status == 200
+            && client.get("/v1/streams/p").json()["appliedSeq"] == 3)
+            .then_some(())
     });
     // Nobody knows whose it was, so only an admin can see it; here the file itself is asked.
     let events = rusqlite::Connection::open(folder.path().join("events.db")).unwrap();
-    let (count, reason): (i64, String) =
-        events.query_row("SELECT count(*), min(reason) FROM dead_letter", [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+    let (count, reason): (i64, String) = events
+        .query_row("SELECT count(*), min(reason) FROM dead_letter", [], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })
+        .unwrap();
     assert_eq!((count, reason.as_str()), (1, "undecodable"));
     assert_eq!(client.get("/v1/dead-letters").expect(200).json()["dead_letters"], json!([]));
     service.stop();

@@ -21,7 +21,12 @@ fn raw(address: std::net::SocketAddr, bytes: &[u8]) -> Response {
 #[test]
 fn every_problem_has_its_status_and_explains_itself() {
     let folder = tempfile::tempdir().unwrap();
-    let service = InProcess::start(folder.path(), wall_clock(), Parts::ALL, &[("SENTINEL_QUEUE_CAPACITY", "100")]);
+    let service = InProcess::start(
+        folder.path(),
+        wall_clock(),
+        Parts::ALL,
+        &[("SENTINEL_QUEUE_CAPACITY", "100")],
+    );
     let address = service.service.api_address();
     let mut client = service.client("demo");
     let json_type = ("Content-Type", "application/json");
@@ -38,14 +43,20 @@ fn every_problem_has_its_status_and_explains_itself() {
         met.insert(kind.name());
     };
     meet(Kind::BadRequest, client.get("/processes?limit=0"));
-    meet(Kind::InvalidBody, client.request("POST", "/v1/events", &[json_type, ("Idempotency-Key", "k")], b"{"));
+    meet(
+        Kind::InvalidBody,
+        client.request("POST", "/v1/events", &[json_type, ("Idempotency-Key", "k")], b"{"),
+    );
     meet(Kind::KeyMissing, client.post("/v1/events", &event(2)));
     let line = event(2).to_string();
     let fields = [("Content-Type", "application/x-ndjson"), ("Idempotency-Key", "k")];
     meet(Kind::KeyOnBatch, client.request("POST", "/v1/events", &fields, line.as_bytes()));
     meet(Kind::Unauthorized, Client::new(address, "").get("/processes"));
     let reader = token(folder.path(), "demo", &["sentinel:read"]);
-    meet(Kind::Forbidden, Client::new(address, &reader).request("POST", "/internal/start", &[], b""));
+    meet(
+        Kind::Forbidden,
+        Client::new(address, &reader).request("POST", "/internal/start", &[], b""),
+    );
     let mut foreign = event(3);
     foreign["tenantId"] = json!("other");
     meet(Kind::TenantMismatch, client.event("k3", &foreign));
@@ -62,11 +73,24 @@ fn every_problem_has_its_status_and_explains_itself() {
     meet(Kind::TooLarge, client.request("POST", "/internal/start", &[], &long));
     let fields = [("Content-Type", "text/plain"), ("Idempotency-Key", "k6")];
     meet(Kind::UnsupportedMediaType, client.request("POST", "/v1/events", &fields, b"x"));
-    meet(Kind::ExpectationFailed, raw(address, b"GET /health HTTP/1.1\r\nHost: localhost\r\nExpect: tea\r\n\r\n"));
-    meet(Kind::MisdirectedRequest, raw(address, b"GET /health HTTP/1.1\r\nHost: evil.example\r\n\r\n"));
-    let many = format!("GET /health HTTP/1.1\r\nHost: localhost\r\n{}\r\n", "X-A: b\r\n".repeat(80));
+    meet(
+        Kind::ExpectationFailed,
+        raw(address, b"GET /health HTTP/1.1\r\nHost: localhost\r\nExpect: tea\r\n\r\n"),
+    );
+    meet(
+        Kind::MisdirectedRequest,
+        raw(address, b"GET /health HTTP/1.1\r\nHost: evil.example\r\n\r\n"),
+    );
+    let many =
+        format!("GET /health HTTP/1.1\r\nHost: localhost\r\n{}\r\n", "X-A: b\r\n".repeat(80));
     meet(Kind::HeadTooLarge, raw(address, many.as_bytes()));
-    meet(Kind::NotImplemented, raw(address, b"POST /internal/start HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: gzip\r\n\r\n"));
+    meet(
+        Kind::NotImplemented,
+        raw(
+            address,
+            b"POST /internal/start HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: gzip\r\n\r\n",
+        ),
+    );
     let room = service.service.shared().event_rooms.take(100).unwrap();
     let full = client.event("k7", &event(7));
     assert!(full.header("retry-after").is_some());

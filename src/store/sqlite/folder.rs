@@ -4,6 +4,7 @@
 //! What must stay true: no file in the folder is opened before the lock is held, and a store that refused a write
 //! says so at once, to everybody, and says otherwise only after a write has gone through.
 
+use parking_lot::Mutex;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -151,8 +152,6 @@ fn refused(why: &'static str, path: &Path, error: &std::io::Error) -> StoreError
 const LOW: &str = "the disk is nearly full: log rows are not kept, events still are";
 const EXHAUSTED: &str =
     "the disk is full but for a reserve: nothing is accepted until space is freed";
-const REFUSED: &str =
-    "the last write was refused: nothing is accepted until one goes through again";
 
 /// Whether the store takes writes. Shared by the threads that write and by those who must say so.
 #[derive(Debug, Default)]
@@ -160,7 +159,9 @@ pub(super) struct Space {
     /// What the watermark says: 0 open, 1 shedding log rows, 2 closed.
     level: AtomicU8,
     /// A write was refused, and none has succeeded since.
-    refused: AtomicBool,
+    is_refused: AtomicBool,
+    /// Why it was, for people.
+    why: Mutex<&'static str>,
 }
 
 impl Space {
@@ -181,28 +182,29 @@ impl Space {
     }
 
     /// A write was refused for want of space or rights.
-    pub(super) fn refuse(&self) {
-        if !self.refused.swap(true, Ordering::Relaxed) {
-            log::error!("the store refused a write: closed until a probe succeeds");
+    pub(super) fn refuse(&self, why: &'static str) {
+        *self.why.lock() = why;
+        if !self.is_refused.swap(true, Ordering::Relaxed) {
+            log::error!("nothing is accepted until a write goes through again: {why}");
         }
     }
 
     /// A probe went through.
     pub(super) fn reopen(&self) {
-        if self.refused.swap(false, Ordering::Relaxed) {
+        if self.is_refused.swap(false, Ordering::Relaxed) {
             log::info!("the store takes writes again");
         }
     }
 
     /// Whether a probe is what it takes to open again.
     pub(super) fn is_refused(&self) -> bool {
-        self.refused.load(Ordering::Relaxed)
+        self.is_refused.load(Ordering::Relaxed)
     }
 
     /// What the doors and `/ready` go by.
     pub(super) fn state(&self) -> WriteState {
         match (self.is_refused(), self.level.load(Ordering::Relaxed)) {
-            (true, _) => WriteState::Closed(REFUSED),
+            (true, _) => WriteState::Closed(*self.why.lock()),
             (false, 0) => WriteState::Open,
             (false, 1) => WriteState::SheddingLogs(LOW),
             (false, _) => WriteState::Closed(EXHAUSTED),
@@ -258,9 +260,13 @@ mod tests {
             space.observe(free, 100);
             assert_eq!(space.state(), wanted, "{free} bytes");
         }
-        space.refuse();
+        space.refuse("the disk is full");
         space.observe(1000, 100);
-        assert_eq!(space.state(), WriteState::Closed(REFUSED), "room alone does not open it");
+        assert_eq!(
+            space.state(),
+            WriteState::Closed("the disk is full"),
+            "room alone does not open it"
+        );
         space.reopen();
         assert_eq!(space.state(), WriteState::Open);
     }

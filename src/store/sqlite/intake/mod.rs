@@ -261,7 +261,7 @@ impl IntakeSession for Intake {
             self.numbers.take_back();
             self.identities.take_back(self.log.last());
             match error {
-                StoreError::NoSpace { .. } => self.space.refuse(),
+                StoreError::NoSpace { why, .. } => self.space.refuse(why),
                 StoreError::Io { .. } | StoreError::Corrupt { .. } => self.folder.taint(),
                 StoreError::Busy { .. }
                 | StoreError::Disconnected { .. }
