@@ -1,5 +1,5 @@
-//! The way from a client command to the service. This module finds the address, the token and the roots of trust in
-//! the environment, makes requests, and puts what goes wrong into words that say what to check.
+//! The way from a client command to the service. This module finds a token, makes requests, and puts what goes wrong
+//! into words that say what to check.
 //!
 //! Nothing that came from outside is printed as it came: control characters are escaped. TLS is 1.3 only.
 
@@ -8,17 +8,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig};
+use ureq::tls::TlsConfig;
 
 use super::exit::{Code, Exit};
 use super::token;
-use crate::config::Overrides;
+use crate::config::{self, Overrides};
 use crate::domain::ids::TenantId;
-use crate::http::auth::Role;
+use crate::http::auth::{Role, roots};
 
-/// Where the service is when nobody says otherwise.
-pub const URL_DEFAULT: &str = "http://127.0.0.1:8090";
-/// Whose data a development token is for when nobody says otherwise.
+/// Whose data a development token is for, when the environment does not say otherwise.
 const TENANT_DEFAULT: &str = "demo";
 /// How long it may take to reach the service.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
@@ -26,28 +24,13 @@ const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
 const ANSWER_BYTES_MAX: u64 = 256 * 1024;
 /// How long a token of our own is good for. It is made anew at half time.
 const TOKEN_TTL: Duration = Duration::from_secs(3600);
-/// What a token of our own may do: report processes and read.
-const TOKEN_ROLE: Role = Role::Write;
-
-/// Where Debian, Red Hat and Alpine keep the authorities that the machine trusts.
-const SYSTEM_ROOTS: [&str; 3] =
-    ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
-
-/// Looks up one environment variable; an empty one counts as absent.
-pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
-
-/// The environment of this program.
-pub fn environment(name: &str) -> Option<String> {
-    std::env::var(name).ok().filter(|value| !value.is_empty())
-}
 
 /// Where the token comes from.
 enum Token {
     /// Probes need none.
     None,
+    /// From the environment or a file. Read anew after a 401: whoever rotates it need not tell us.
     Given(String),
-    /// Read anew for each request: whoever rotates it need not tell us.
-    File(PathBuf),
     Development {
         folder: PathBuf,
         tenant: TenantId,
@@ -60,6 +43,7 @@ pub struct Client {
     agent: ureq::Agent,
     url: String,
     token: Token,
+    overrides: Overrides,
 }
 
 /// What the service answered.
@@ -72,26 +56,30 @@ pub struct Answer {
 }
 
 impl Client {
-    /// A client with the address, token and roots that the environment names. `database` comes from the command
-    /// line: its folder is where the development key lies.
+    /// A client with the address, token and roots that the environment names.
     ///
     /// # Errors
     /// When something that is set makes no sense, or there is no token to be had.
-    pub fn from_environment(env: Environment<'_>, database: Option<&str>) -> anyhow::Result<Self> {
-        let url = env("SENTINEL_URL").unwrap_or_else(|| URL_DEFAULT.to_string());
-        let token = Token::find(env, database)?;
-        let url = checked_url(&url)?;
-        Ok(Self { agent: agent(env, &url)?, url, token })
+    pub fn from_environment(overrides: Overrides) -> anyhow::Result<Self> {
+        let settings = config::Client::from_environment(overrides.clone())?;
+        let token = Token::find(&settings)?;
+        Self::new(&settings, token, overrides)
     }
 
     /// A client for the probes, which need no token.
     ///
     /// # Errors
     /// When the address or the roots that are set make no sense.
-    pub fn for_probes(env: Environment<'_>, url: Option<&str>) -> anyhow::Result<Self> {
-        let url = url.map(str::to_string).or_else(|| env("SENTINEL_URL"));
-        let url = checked_url(url.as_deref().unwrap_or(URL_DEFAULT))?;
-        Ok(Self { agent: agent(env, &url)?, url, token: Token::None })
+    pub fn for_probes(overrides: Overrides, url: Option<&str>) -> anyhow::Result<Self> {
+        let mut settings = config::Client::from_environment(overrides.clone())?;
+        if let Some(url) = url {
+            settings.url = url.to_string();
+        }
+        Self::new(&settings, Token::None, overrides)
+    }
+
+    fn new(settings: &config::Client, token: Token, overrides: Overrides) -> anyhow::Result<Self> {
+        Ok(Self { url: checked_url(&settings.url)?, agent: agent(settings)?, token, overrides })
     }
 
     /// Where the service is.
@@ -130,7 +118,12 @@ impl Client {
         let request =
             request.header("content-type", "application/json").header("idempotency-key", key);
         let answer = request.config().timeout_global(Some(patience)).build().send(body);
-        self.answer(answer)
+        let answer = self.answer(answer)?;
+        if answer.status == 401 && matches!(self.token, Token::Given(_)) {
+            let settings = config::Client::from_environment(self.overrides.clone())?;
+            self.token = Token::find(&settings)?;
+        }
+        Ok(answer)
     }
 
     fn address(&self, path: &str) -> String {
@@ -186,9 +179,9 @@ struct Problem {
 ///
 /// # Errors
 /// When there is none to be had.
-pub fn bearer_token(env: Environment<'_>, database: Option<&str>) -> anyhow::Result<String> {
-    let token = Token::find(env, database)?.bearer()?;
-    token.context("there is no token")
+pub fn bearer_token(overrides: Overrides) -> anyhow::Result<String> {
+    let settings = config::Client::from_environment(overrides)?;
+    Token::find(&settings)?.bearer()?.context("there is no token")
 }
 
 /// `text` without anything that could move a cursor, change a colour or hide other text.
@@ -206,32 +199,19 @@ pub fn escaped(text: &str) -> String {
 }
 
 impl Token {
-    fn find(env: Environment<'_>, database: Option<&str>) -> anyhow::Result<Self> {
-        match (env("SENTINEL_TOKEN"), env("SENTINEL_TOKEN_FILE")) {
-            (Some(_), Some(_)) => Err(Exit::new(
-                Code::Configuration,
-                "SENTINEL_TOKEN and SENTINEL_TOKEN_FILE are both set: give one of them",
-            )
-            .into()),
-            (Some(token), None) => Ok(Self::Given(token.trim().to_string())),
-            (None, Some(path)) => Ok(Self::File(path.into())),
-            (None, None) => Self::development(env, database),
+    fn find(settings: &config::Client) -> anyhow::Result<Self> {
+        if let Some(token) = &settings.token {
+            return Ok(Self::Given(token.clone()));
         }
-    }
-
-    fn development(env: Environment<'_>, database: Option<&str>) -> anyhow::Result<Self> {
-        let tenant = env("SENTINEL_TENANT").unwrap_or_else(|| TENANT_DEFAULT.to_string());
-        let tenant = TenantId::parse(&tenant)
+        let tenant = std::env::var("SENTINEL_TENANT").ok().filter(|tenant| !tenant.is_empty());
+        let tenant = TenantId::parse(tenant.as_deref().unwrap_or(TENANT_DEFAULT))
             .map_err(|error| Exit::new(Code::Configuration, format!("SENTINEL_TENANT: {error}")))?;
-        let overrides = Overrides { database: database.map(str::to_string), bind: None };
-        let signed = token::development_folder(overrides).and_then(|folder| {
-            let mut token = Self::Development { folder, tenant, made: None };
-            token.bearer()?;
-            Ok(token)
-        });
-        signed.context(
+        let mut token =
+            Self::Development { folder: settings.data_folder.clone(), tenant, made: None };
+        token.bearer().context(
             "there is no token: set SENTINEL_TOKEN or SENTINEL_TOKEN_FILE, or run where the development key is",
-        )
+        )?;
+        Ok(token)
     }
 
     /// The token for the next request.
@@ -239,19 +219,14 @@ impl Token {
         match self {
             Self::None => Ok(None),
             Self::Given(token) => Ok(Some(token.clone())),
-            Self::File(path) => {
-                let token = std::fs::read_to_string(&path).with_context(|| {
-                    format!("cannot read SENTINEL_TOKEN_FILE {}", path.display())
-                })?;
-                Ok(Some(token.trim().to_string()))
-            }
             Self::Development { folder, tenant, made } => {
                 if let Some((since, token)) = made
                     && since.elapsed() < TOKEN_TTL / 2
                 {
                     return Ok(Some(token.clone()));
                 }
-                let token = token::sign(folder, tenant, &[TOKEN_ROLE], TOKEN_TTL)?;
+                // What every client command needs: to report processes and to read.
+                let token = token::sign(folder, tenant, &[Role::Write], TOKEN_TTL)?;
                 *made = Some((Instant::now(), token.clone()));
                 Ok(Some(token))
             }
@@ -274,22 +249,17 @@ fn checked_url(url: &str) -> Result<String, Exit> {
     Err(Exit::new(
         Code::Configuration,
         format!(
-            "{url:?} is no address of a service: write it as {URL_DEFAULT} or https://HOST:PORT"
+            "SENTINEL_URL: {url:?} is no address of a service: write it as http://127.0.0.1:8090 or https://HOST:PORT"
         ),
     ))
 }
 
-fn agent(env: Environment<'_>, url: &str) -> anyhow::Result<ureq::Agent> {
+fn agent(settings: &config::Client) -> anyhow::Result<ureq::Agent> {
     let mut provider = rustls::crypto::ring::default_provider();
     // Without a suite of 1.2 there is no handshake of 1.2.
     provider.cipher_suites.retain(|suite| suite.tls13().is_some());
-    let roots = match env("SENTINEL_CA_FILE") {
-        None if url.starts_with("https") => system_roots(),
-        None => RootCerts::WebPki,
-        Some(path) => RootCerts::new_with_certs(&certificates(&path).map_err(|error| {
-            Exit::new(Code::Configuration, format!("SENTINEL_CA_FILE {path}: {error:#}"))
-        })?),
-    };
+    let roots = roots(settings.ca_file.as_deref())
+        .map_err(|error| Exit::new(Code::Configuration, format!("SENTINEL_CA_FILE: {error:#}")))?;
     let tls = TlsConfig::builder()
         .root_certs(roots)
         .unversioned_rustls_crypto_provider(Arc::new(provider))
@@ -304,24 +274,6 @@ fn agent(env: Environment<'_>, url: &str) -> anyhow::Result<ureq::Agent> {
         .user_agent(concat!("sentinel/", env!("CARGO_PKG_VERSION")))
         .timeout_connect(Some(CONNECT_PATIENCE));
     Ok(config.build().new_agent())
-}
-
-/// The authorities that this machine trusts, where it says so, else those of the public web.
-fn system_roots() -> RootCerts {
-    let system = SYSTEM_ROOTS.iter().find_map(|path| certificates(path).ok());
-    system.map_or(RootCerts::WebPki, |roots| RootCerts::new_with_certs(&roots))
-}
-
-fn certificates(path: &str) -> anyhow::Result<Vec<Certificate<'static>>> {
-    let pem = std::fs::read(path)?;
-    let mut certificates = Vec::new();
-    for item in ureq::tls::parse_pem(&pem) {
-        if let PemItem::Certificate(certificate) = item? {
-            certificates.push(certificate);
-        }
-    }
-    anyhow::ensure!(!certificates.is_empty(), "it holds no certificate");
-    Ok(certificates)
 }
 
 fn unreachable_words(url: &str, error: &ureq::Error) -> anyhow::Error {
@@ -339,6 +291,7 @@ fn unreachable_words(url: &str, error: &ureq::Error) -> anyhow::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::auth::development::DevelopmentKey;
 
     fn answer(status: u16, body: &str) -> Answer {
         Answer { status, retry_after: None, body: body.to_string() }
@@ -374,21 +327,36 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_token_comes_from_the_environment_or_a_file_that_may_change() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("token");
-        std::fs::write(&path, "first\n").unwrap();
-        let path_text = path.to_str().unwrap().to_string();
-        let env = |name: &str| (name == "SENTINEL_TOKEN_FILE").then(|| path_text.clone());
-        let mut token = Token::find(&env, None).unwrap();
-        assert_eq!(token.bearer().unwrap().unwrap(), "first");
-        std::fs::write(&path, "second\n").unwrap();
-        assert_eq!(token.bearer().unwrap().unwrap(), "second");
+    fn settings(folder: &std::path::Path) -> config::Client {
+        config::Client {
+            url: "http://127.0.0.1:8090".to_string(),
+            url_is_given: false,
+            token: None,
+            ca_file: None,
+            data_folder: folder.to_path_buf(),
+        }
+    }
 
-        let both = |name: &str| name.starts_with("SENTINEL_TOKEN").then(|| "x".to_string());
-        let error = Token::find(&both, None).map(|_| ()).unwrap_err();
-        assert!(error.to_string().contains("both set"), "{error}");
+    #[test]
+    fn a_token_is_the_one_given_or_signed_with_the_development_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut settings = settings(folder.path());
+        let error = Token::find(&settings).map(|_| ()).unwrap_err();
+        assert!(
+            format!("{error:#}").starts_with("there is no token: set SENTINEL_TOKEN"),
+            "{error:#}"
+        );
+        DevelopmentKey::open_or_make(folder.path()).unwrap();
+        let mut token = Token::find(&settings).unwrap();
+        let signed = token.bearer().unwrap().unwrap();
+        assert_eq!(signed.split('.').count(), 3);
+        assert_eq!(
+            token.bearer().unwrap(),
+            Some(signed),
+            "it is kept until half of its time is over"
+        );
+        settings.token = Some("given".to_string());
+        assert_eq!(Token::find(&settings).unwrap().bearer().unwrap().as_deref(), Some("given"));
     }
 
     #[test]
@@ -396,15 +364,16 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ca.pem");
         std::fs::write(&path, "nothing here").unwrap();
-        let env = |name: &str| (name == "SENTINEL_CA_FILE").then(|| path.display().to_string());
-        let error = Client::for_probes(&env, None).map(|_| ()).unwrap_err();
-        assert!(error.to_string().contains("it holds no certificate"), "{error}");
+        let settings = config::Client { ca_file: Some(path), ..settings(folder.path()) };
+        let error = agent(&settings).map(|_| ()).unwrap_err();
+        assert!(error.to_string().contains("holds no certificate"), "{error}");
     }
 
     #[test]
     fn a_service_that_is_not_there_is_told_with_its_address() {
         // Port 1 of loopback: nobody listens there.
-        let mut client = Client::for_probes(&|_| None, Some("http://127.0.0.1:1")).unwrap();
+        let mut client =
+            Client::for_probes(Overrides::default(), Some("http://127.0.0.1:1")).unwrap();
         let error = client.get("/health", Duration::from_secs(5)).unwrap_err().to_string();
         assert!(error.contains("http://127.0.0.1:1") && error.contains("is it running"), "{error}");
     }

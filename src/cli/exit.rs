@@ -4,6 +4,7 @@
 use std::fmt;
 use std::process::ExitCode;
 
+use crate::config::Problems;
 use crate::store::StoreError;
 
 /// Why the program ends. `sentinel run` is the exception: it ends with the code of its command.
@@ -71,6 +72,9 @@ pub fn code_of(error: &anyhow::Error) -> Code {
         if let Some(exit) = cause.downcast_ref::<Exit>() {
             return Some(exit.code);
         }
+        if cause.is::<Problems>() {
+            return Some(Code::Configuration);
+        }
         cause.downcast_ref::<StoreError>().map(code_of_store_error)
     });
     known.unwrap_or(Code::Failed)
@@ -108,6 +112,7 @@ mod tests {
         assert_eq!(code_of(&gone.into()).number(), 69);
         let locked = Exit::new(Code::Locked, "another instance holds the folder");
         assert_eq!(code_of(&anyhow::Error::from(locked).context("cannot start")).number(), 75);
+        assert_eq!(code_of(&Problems::default().into()).number(), 78);
         assert_eq!(code_of(&anyhow::anyhow!("anything else")).number(), 1);
     }
 }

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use super::client::{self, Client};
 use super::exit::{Code, Exit};
+use crate::config::Overrides;
 
-/// Less than the second after which Docker and Kubernetes would kill a probe by default does not help: Docker waits
-/// 30 s and Kubernetes can be told. Long enough for a service that is busy.
+/// Long enough for a service that is busy, and shorter than Docker waits for a probe (30 s).
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Ask the service how it is: exit code 0 when it is well, else 1
@@ -31,8 +31,8 @@ pub struct HealthArgs {
 ///
 /// # Errors
 /// When there is no answer, or none that says it is well.
-pub fn run(args: &HealthArgs) -> anyhow::Result<()> {
-    let mut client = Client::for_probes(&client::environment, args.url.as_deref())?;
+pub fn run(args: &HealthArgs, overrides: Overrides) -> anyhow::Result<()> {
+    let mut client = Client::for_probes(overrides, args.url.as_deref())?;
     let path = if args.ready { "/ready" } else { "/health" };
     let answer = client.get(path, PATIENCE)?;
     if answer.status != 200 {

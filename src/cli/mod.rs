@@ -106,16 +106,16 @@ pub fn main() -> ExitCode {
 
 fn dispatch(command_line: CommandLine) -> anyhow::Result<ExitCode> {
     let InsteadOfEnvironment { database, bind } = command_line.instead;
-    let overrides = Overrides { database: database.clone(), bind };
+    let overrides = Overrides { database, bind };
     match command_line.command {
         None | Some(Command::Serve(ServeArgs {})) => {
             let (config, warnings) = load(overrides)?;
             serve::run(&config, &warnings)?;
         }
-        Some(Command::Run(args)) => return Ok(run::run(args, database)?.into()),
-        Some(Command::Health(args)) => health::run(&args)?,
+        Some(Command::Run(args)) => return Ok(run::run(args, overrides)?.into()),
+        Some(Command::Health(args)) => health::run(&args, overrides)?,
         Some(Command::Load(args)) => {
-            let token = client::bearer_token(&client::environment, database.as_deref())?;
+            let token = client::bearer_token(overrides)?;
             load::run(args, token)?;
         }
         Some(Command::Token(args)) => token::run(&args, overrides)?,
@@ -168,12 +168,11 @@ mod tests {
     fn every_command_has_help_with_an_example() {
         let mut root = CommandLine::command();
         root.build();
-        let commands: Vec<_> =
-            root.get_subcommands().filter(|it| it.get_name() != "help").collect();
-        for command in commands.into_iter().chain([&root]) {
-            let name = command.get_name();
+        let commands = root.get_subcommands().filter(|it| it.get_name() != "help").cloned();
+        for mut command in commands.collect::<Vec<_>>().into_iter().chain([root]) {
+            let name = command.get_name().to_string();
             assert!(command.get_about().is_some(), "{name} says what it does");
-            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let help = command.render_long_help().to_string();
             assert!(
                 help.contains("Example") && help.contains("  sentinel"),
                 "{name} has an example"

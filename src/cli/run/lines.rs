@@ -4,11 +4,12 @@
 //! is no UTF-8, and U+0000, which no log row may hold, becomes the replacement character. Nothing here grows with
 //! the length of a line.
 
-use crate::domain::log_row::MESSAGE_CHARS_MAX;
+/// The longest piece: what every store's log row holds. In bytes, so that a row is never cut a second time.
+pub(super) const PIECE_BYTES_MAX: usize = 4_000;
 
-/// With this much of one line at hand there are certainly more than [`MESSAGE_CHARS_MAX`] characters in it: no
-/// character of UTF-8 is longer than four bytes, and three more may belong to one that is not complete yet.
-const PENDING_BYTES_MAX: usize = 4 * (MESSAGE_CHARS_MAX + 1) + 3;
+/// With this much of one line at hand there is certainly a full piece in it: a replacement character is at least as
+/// long as the bytes it stands for, and three bytes may belong to a character that is not complete yet.
+const PENDING_BYTES_MAX: usize = PIECE_BYTES_MAX + 1 + 3;
 
 /// How much of the bytes at hand is to become rows.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -62,18 +63,20 @@ impl LineSplitter {
         let tail = self.pending.split_off(self.pending.len() - kept);
         let text = String::from_utf8_lossy(&self.pending).replace('\0', "\u{fffd}");
         let mut rest = text.as_str();
-        while !rest.is_empty() {
-            let end = rest.char_indices().nth(MESSAGE_CHARS_MAX).map(|(at, _)| at);
-            if end.is_none() && cut == Cut::Full {
-                break;
-            }
-            let (piece, after) = rest.split_at(end.unwrap_or(rest.len()));
+        while rest.len() > PIECE_BYTES_MAX {
+            let whole = (0..=PIECE_BYTES_MAX).rev().find(|at| rest.is_char_boundary(*at));
+            let (piece, after) = rest.split_at(whole.unwrap_or(PIECE_BYTES_MAX));
             line(piece);
             rest = after;
         }
+        if cut != Cut::Full && !rest.is_empty() {
+            line(rest);
+            rest = "";
+        }
         // Broken bytes may have grown into replacement characters, three bytes each. What is kept of a line that
-        // goes on is shorter than one piece, so there is room again.
-        self.pending = rest.as_bytes().to_vec();
+        // goes on is no longer than one piece, so there is room again.
+        self.pending.clear();
+        self.pending.extend_from_slice(rest.as_bytes());
         self.pending.extend_from_slice(&tail);
     }
 }
@@ -119,11 +122,12 @@ mod tests {
     }
 
     #[test]
-    fn a_line_without_an_end_is_cut_at_four_thousand_characters() {
-        let long = "ä".repeat(MESSAGE_CHARS_MAX * 2 + 5);
+    fn a_line_without_an_end_is_cut_into_pieces_that_a_row_holds() {
+        let long = format!("x{}", "ä".repeat(PIECE_BYTES_MAX));
         let lines = lines_of(&[long.as_bytes()]);
-        let lengths: Vec<usize> = lines.iter().map(|line| line.chars().count()).collect();
-        assert_eq!(lengths, [MESSAGE_CHARS_MAX, MESSAGE_CHARS_MAX, 5]);
+        let lengths: Vec<usize> = lines.iter().map(String::len).collect();
+        assert_eq!(lengths, [PIECE_BYTES_MAX - 1, PIECE_BYTES_MAX, 2]);
+        assert_eq!(lines.concat(), long);
     }
 
     #[test]
@@ -145,7 +149,7 @@ mod tests {
     proptest! {
         #[test]
         fn the_lines_do_not_depend_on_how_the_bytes_arrive(
-            bytes in proptest::collection::vec(any::<u8>(), 0..3000), at in 0usize..3000
+            bytes in proptest::collection::vec(any::<u8>(), 0..9000), at in 0usize..9000
         ) {
             let (head, tail) = bytes.split_at(at.min(bytes.len()));
             prop_assert_eq!(lines_of(&[&bytes]), lines_of(&[head, tail]));

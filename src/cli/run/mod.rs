@@ -39,6 +39,7 @@ use self::sender::{Outcome, Sender, Transport};
 use super::client::{self, Client};
 use super::{now, pause};
 use crate::component::Component;
+use crate::config::Overrides;
 use crate::domain::ids::ProcessId;
 use crate::domain::time::Timestamp;
 
@@ -46,6 +47,8 @@ use crate::domain::time::Timestamp;
 const LAST_WORDS_LINES_MAX: usize = 20;
 /// … and so many bytes, whichever is less.
 const LAST_WORDS_BYTES_MAX: usize = 3_000;
+/// The longest type of a process that the service takes.
+const TYPE_CHARS_MAX: usize = 50;
 /// Signals that wait to be passed on: more than there are kinds of them, since one kind waits once in the kernel.
 const SIGNALS_MAX: usize = 16;
 /// The components' names, which are how their ends are told apart.
@@ -78,7 +81,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "PAUSE", default_value = "30s", value_parser = heartbeat_interval)]
     heartbeat: Duration,
     /// What kind of process it is
-    #[arg(long = "type", value_name = "TYPE", default_value = "command")]
+    #[arg(long = "type", value_name = "TYPE", default_value = "command", value_parser = process_type)]
     process_type: String,
     /// How long to go on telling the service after the command has ended
     #[arg(long, value_name = "PAUSE", default_value = "10s", value_parser = pause)]
@@ -98,13 +101,24 @@ fn heartbeat_interval(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// What the service takes as a type.
+fn process_type(text: &str) -> Result<String, String> {
+    let fine = (1..=TYPE_CHARS_MAX).contains(&text.chars().count());
+    if fine && !text.chars().any(char::is_control) {
+        Ok(text.to_string())
+    } else {
+        Err(format!(
+            "it must have 1 to {TYPE_CHARS_MAX} characters, none of them a control character"
+        ))
+    }
+}
+
 /// Runs the command and returns its exit code.
 ///
 /// # Errors
 /// When the system gives no thread or no signal handling.
-pub fn run(args: RunArgs, database: Option<String>) -> anyhow::Result<u8> {
-    let connect = move || Client::from_environment(&client::environment, database.as_deref());
-    watch(args, connect)
+pub fn run(args: RunArgs, overrides: Overrides) -> anyhow::Result<u8> {
+    watch(args, move || Client::from_environment(overrides))
 }
 
 /// Runs the command and tells the service about it through what `connect` makes. That is called on the sender's

@@ -122,7 +122,7 @@ fn key_set_address(document: &[u8], issuer: &WebAddress) -> anyhow::Result<WebAd
 }
 
 /// Whom to trust: the private CA, else what the system trusts, else what is built in.
-fn roots(ca_file: Option<&Path>) -> anyhow::Result<RootCerts> {
+pub(crate) fn roots(ca_file: Option<&Path>) -> anyhow::Result<RootCerts> {
     if let Some(path) = ca_file {
         let pem = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
         let certificates = certificates(&pem);

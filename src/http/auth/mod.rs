@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+pub(crate) use discovery::roots;
 pub use keyring::{KeysState, Refresher, unix_seconds};
 pub use principal::{Principal, Role, Roles};
 
