@@ -110,7 +110,7 @@ fn a_failure_is_told_with_its_code_and_last_words() {
     let seen = service.until_the_end();
     let end = seen.last().unwrap();
     assert_eq!((end.path.as_str(), &end.body["error_code"]), ("/internal/error", &"3".into()));
-    assert_eq!(end.body["error_message"], "exit code 3: the disk is full");
+    assert_eq!(end.body["error_message"], "the disk is full");
     let rows = seen.iter().filter(|seen| seen.path == "/internal/log");
     let mut levels: Vec<String> = rows
         .flat_map(|seen| seen.body.as_array().unwrap().clone())
@@ -196,6 +196,7 @@ fn a_service_that_is_not_there_costs_a_line_on_stderr_and_nothing_else() {
     assert_eq!(lines[0], "err");
     assert_eq!(lines.len(), 2, "{stderr}");
     assert!(lines[1].starts_with("sentinel run: the service has not got everything"), "{stderr}");
+    assert!(lines[1].contains("Connection refused"), "{stderr}");
 }
 
 #[test]

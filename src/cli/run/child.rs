@@ -38,7 +38,8 @@ const PASSED_ON: [(i32, Signal, &str); 6] = [
 pub(super) struct Ending {
     /// Our own exit code too.
     pub(super) code: u8,
-    pub(super) words: String,
+    /// What there is to say beside the code.
+    pub(super) words: Option<String>,
 }
 
 /// Starts `command` with its output in pipes and everything else inherited.
@@ -68,19 +69,17 @@ impl Ending {
     /// The end of a command that ran.
     pub(super) fn of(status: ExitStatus) -> Self {
         match (status.code(), status.signal()) {
-            (Some(code), _) => Self {
-                code: u8::try_from(code).unwrap_or(u8::MAX),
-                words: format!("exit code {code}"),
-            },
+            (Some(code), _) => Self { code: u8::try_from(code).unwrap_or(u8::MAX), words: None },
             (None, Some(signal)) => {
                 let code = u8::try_from(CODE_SIGNAL + signal).unwrap_or(u8::MAX);
-                let name = PASSED_ON
-                    .iter()
-                    .find(|(number, _, _)| *number == signal)
-                    .map_or_else(|| format!("signal {signal}"), |(_, _, name)| (*name).to_string());
-                Self { code, words: format!("killed by {name}") }
+                let known = PASSED_ON.iter().find(|(number, _, _)| *number == signal);
+                let words = match known {
+                    Some((_, _, name)) => format!("killed by {name}"),
+                    None => format!("killed by signal {signal}"),
+                };
+                Self { code, words: Some(words) }
             }
-            (None, None) => Self { code: u8::MAX, words: status.to_string() },
+            (None, None) => Self { code: u8::MAX, words: Some(status.to_string()) },
         }
     }
 
@@ -90,7 +89,7 @@ impl Ending {
             io::ErrorKind::NotFound => CODE_NOT_FOUND,
             _ => CODE_NOT_STARTED,
         };
-        Self { code, words: format!("cannot start {program}: {error}") }
+        Self { code, words: Some(format!("cannot start {program}: {error}")) }
     }
 }
 
@@ -135,10 +134,11 @@ mod tests {
     fn the_exit_code_is_that_of_the_command_or_128_and_the_signal() {
         let exit = |code: i32| Ending::of(ExitStatus::from_raw(code << 8));
         assert_eq!(exit(0).code, 0);
-        assert_eq!(exit(7), Ending { code: 7, words: "exit code 7".to_string() });
+        assert_eq!(exit(7), Ending { code: 7, words: None });
         let killed = Ending::of(ExitStatus::from_raw(SIGTERM));
-        assert_eq!(killed, Ending { code: 143, words: "killed by SIGTERM".to_string() });
-        assert_eq!(Ending::of(ExitStatus::from_raw(11)).words, "killed by signal 11");
+        assert_eq!(killed, Ending { code: 143, words: Some("killed by SIGTERM".to_string()) });
+        let crashed = Ending::of(ExitStatus::from_raw(11));
+        assert_eq!(crashed.words.as_deref(), Some("killed by signal 11"));
     }
 
     #[test]

@@ -162,7 +162,7 @@ fn watch<T: Transport>(
     let (ending, at, last_words) = match started {
         Err(error) => {
             let ending = Ending::not_started(&program, &error);
-            say(&ending.words);
+            say(ending.words.as_deref().unwrap_or_default());
             (ending, started_at, String::new())
         }
         Ok(child) => watch.follow(child, args.heartbeat)?,
@@ -308,9 +308,12 @@ impl Watch {
         self.outbox.abandon();
         let left = self.outbox.left();
         if left.lines + left.reports > 0 {
+            let why = self.outbox.last_failure().map(|why| format!(": {why}"));
             say(&format!(
-                "the service has not got everything: {} lines and {} reports are missing there",
-                left.lines, left.reports
+                "the service has not got everything, {} lines and {} reports are missing there{}",
+                left.lines,
+                left.reports,
+                why.unwrap_or_default()
             ));
         }
     }

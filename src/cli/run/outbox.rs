@@ -95,6 +95,8 @@ struct State {
     under_way: Left,
     /// Given up: refused by the service, or dropped.
     lost: Left,
+    /// Why the last request that failed did, until one succeeds.
+    failure: Option<String>,
     closed: bool,
     abandoned: bool,
 }
@@ -189,9 +191,19 @@ impl Outbox {
         }
     }
 
-    /// The parcel in the sender's hands has arrived.
-    pub(super) fn delivered(&self) {
+    /// The parcel in the sender's hands has arrived, or was dropped.
+    pub(super) fn settled(&self) {
         self.state.lock().under_way = Left::default();
+    }
+
+    /// Notes why a request failed, and forgets it when one has succeeded.
+    pub(super) fn note_failure(&self, why: Option<&str>) {
+        self.state.lock().failure = why.map(str::to_string);
+    }
+
+    /// Why the last request failed, if it did.
+    pub(super) fn last_failure(&self) -> Option<String> {
+        self.state.lock().failure.clone()
     }
 
     /// The service will never take these, which were in the sender's hands.
@@ -347,7 +359,7 @@ mod tests {
         assert_eq!(outbox.next(NOW), Next::Send(Parcel::Report(report(report::HEARTBEAT))));
         assert_eq!(lines(outbox.next(NOW)), [line(3)]);
         assert_eq!(outbox.next(NOW), Next::Send(Parcel::Report(report(report::COMPLETE))));
-        outbox.delivered();
+        outbox.settled();
         assert_eq!(outbox.next(NOW), Next::Finish);
         assert_eq!(outbox.left(), Left::default());
     }

@@ -62,9 +62,11 @@ impl Run {
             let fields = json!({"run_id": self.id, "result": {"exit_code": 0}});
             return self.report(COMPLETE, &id, at, fields);
         }
-        let message = match stderr {
-            "" => ending.words.clone(),
-            stderr => format!("{}: {stderr}", ending.words),
+        let message = match (&ending.words, stderr) {
+            (Some(words), "") => words.clone(),
+            (Some(words), stderr) => format!("{words}: {stderr}"),
+            (None, "") => format!("exit code {}", ending.code),
+            (None, stderr) => stderr.to_string(),
         };
         let fields = json!({
             "run_id": self.id,
@@ -145,11 +147,17 @@ mod tests {
     #[test]
     fn an_end_is_complete_or_an_error_with_the_last_words_of_the_command() {
         let at = Timestamp::from_micros(0);
-        let fine = run().end(at, &Ending { code: 0, words: "exit code 0".into() }, "a warning");
+        let end = |code, words: Option<&str>, stderr| {
+            run().end(at, &Ending { code, words: words.map(str::to_string) }, stderr)
+        };
+        let fine = end(0, None, "a warning");
         assert_eq!((fine.path, body(&fine)["result"]["exit_code"].as_u64()), (COMPLETE, Some(0)));
-        let bad = run().end(at, &Ending { code: 3, words: "exit code 3".into() }, "disk full");
+        let bad = end(3, None, "disk full");
         assert_eq!((bad.path, &body(&bad)["error_code"]), (ERROR, &json!("3")));
-        assert_eq!(body(&bad)["error_message"], "exit code 3: disk full");
+        assert_eq!(body(&bad)["error_message"], "disk full");
+        assert_eq!(body(&end(3, None, ""))["error_message"], "exit code 3");
+        let killed = end(143, Some("killed by SIGTERM"), "stopping");
+        assert_eq!(body(&killed)["error_message"], "killed by SIGTERM: stopping");
     }
 
     #[test]

@@ -112,9 +112,10 @@ impl<'a, T: Transport> Sender<'a, T> {
         match self.transport.post(&attempt.request, PATIENCE) {
             Outcome::Accepted => {
                 self.failures = 0;
+                self.outbox.note_failure(None);
                 self.attempts.pop_front();
                 if self.attempts.is_empty() {
-                    self.outbox.delivered();
+                    self.outbox.settled();
                 }
                 Pass::Next
             }
@@ -140,6 +141,7 @@ impl<'a, T: Transport> Sender<'a, T> {
 
     fn put_off(&mut self, why: &str, after: Option<Duration>) -> Duration {
         self.failures = self.failures.saturating_add(1);
+        self.outbox.note_failure(Some(why));
         if self.failures == FAILURES_BEFORE_A_WORD && !self.outbox.is_closed() {
             (self.warn)(&format!(
                 "the service takes no reports: {why}; they are kept, and the command goes on"
@@ -177,7 +179,7 @@ impl<'a, T: Transport> Sender<'a, T> {
             }
         }
         if self.attempts.is_empty() {
-            self.outbox.delivered();
+            self.outbox.settled();
         }
     }
 }
