@@ -332,6 +332,12 @@ impl Service {
                 }
             }
         }
+        if first_error.is_none()
+            && stragglers.is_empty()
+            && let Err(error) = self.store.rest()
+        {
+            log::warn!("the store was not put to rest: {error}");
+        }
         match first_error {
             Some(error) => Err(error),
             None if stragglers.is_empty() => Ok(()),
