@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
+use sentinel::component::{Component, Stop};
 use sentinel::config::{Config, Overrides, Surroundings};
 use sentinel::domain::ids::TenantId;
 use sentinel::domain::time::Timestamp;
@@ -380,4 +381,17 @@ pub(crate) fn eventually<T>(what: &str, mut question: impl FnMut() -> Option<T>)
         assert!(start.elapsed() < PATIENCE, "{what} did not come true within {PATIENCE:?}");
         std::thread::yield_now();
     }
+}
+
+/// A stop signal that is never given.
+pub(crate) fn never_stopped() -> (Stop, Component) {
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let (ended, _) = crossbeam::channel::unbounded();
+    let component = Component::start("idle", ended, move |stop| {
+        sender.send(stop.clone()).expect("the test waits");
+        while stop.sleep(Duration::from_secs(60)) {}
+        Ok(())
+    })
+    .unwrap();
+    (receiver.recv().unwrap(), component)
 }

@@ -25,6 +25,8 @@ mod ledger;
 mod lifecycle;
 // What an operator sees of a process.
 mod monitoring;
+// A backlog, true silence, and who comes back.
+mod outage;
 // A panic and bytes that are no event.
 mod poison;
 // Full queues and bounded memory.

@@ -10,7 +10,7 @@ use sentinel::service::{Parts, wall_clock};
 use sentinel::store::{Message, Store};
 use serde_json::json;
 
-use crate::harness::{InProcess, eventually};
+use crate::harness::{InProcess, eventually, never_stopped};
 
 const POLICY: Policy =
     Policy { timeout: Duration::from_secs(3600), heartbeat_interval: Duration::from_secs(30) };
@@ -32,7 +32,7 @@ fn a_panic_while_applying_is_one_dead_letter_and_no_restart() {
     };
     let store = service.service.store();
     let mut session = store.listener().unwrap();
-    let (stop, _component) = stop();
+    let (stop, _idle) = never_stopped();
     let claim = session.claim(100, Duration::ZERO, &stop).unwrap();
     let items: Vec<Item<'_>> = claim
         .messages
@@ -104,17 +104,4 @@ fn bytes_that_are_no_event_are_set_aside_and_the_rest_goes_on() {
     assert_eq!((count, reason.as_str()), (1, "undecodable"));
     assert_eq!(client.get("/v1/dead-letters").expect(200).json()["dead_letters"], json!([]));
     service.stop();
-}
-
-/// A stop signal that is never given.
-fn stop() -> (sentinel::component::Stop, sentinel::component::Component) {
-    let (sender, receiver) = std::sync::mpsc::channel();
-    let (ended, _) = crossbeam::channel::unbounded();
-    let component = sentinel::component::Component::start("idle", ended, move |stop| {
-        sender.send(stop.clone()).expect("the test waits");
-        while stop.sleep(Duration::from_secs(60)) {}
-        Ok(())
-    })
-    .unwrap();
-    (receiver.recv().unwrap(), component)
 }
