@@ -7,7 +7,7 @@
 //! This module is no benchmark by itself: it prints where it listens and serves until its input closes.
 
 use std::collections::HashMap;
-use std::io::Read;
+use std::io::{Read, Write};
 
 use sentinel::config::{Config, Overrides};
 use sentinel::domain::event::{Envelope, Receipt, Verdict};
@@ -51,7 +51,7 @@ fn main() -> anyhow::Result<()> {
     } else {
         Service::start(&config, wall_clock(), Parts::ALL)?
     };
-    println!("{}", service.api_address());
+    writeln!(std::io::stdout(), "{}", service.api_address())?;
     let mut until_closed = Vec::new();
     std::io::stdin().read_to_end(&mut until_closed)?;
     service.stop()

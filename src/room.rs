@@ -81,6 +81,6 @@ mod tests {
         drop(first);
         assert_eq!(rooms.taken(), 3);
         drop(second);
-        assert!(rooms.take(10).is_ok());
+        assert_eq!(rooms.take(10).unwrap().size, 10);
     }
 }

@@ -1,5 +1,4 @@
 //! Decides what a batch of messages changes: pure, and the same whatever way the events are batched (law 2).
-//!
 //! This module takes the events of a batch to their processes, and sets aside, whole and with a reason, every one
 //! that cannot be applied (law 6). A panic is a bug of ours, and its event is set aside like any other: the process
 //! stays as it was before that event, and the rest of the batch goes on.

@@ -36,7 +36,7 @@ use crate::store::{Reader, Store, StoreError, WriteState};
 use crate::telemetry::metrics::Metrics;
 use crate::view::json::Json;
 use problem::{Kind, Problem};
-use table::{Body, Found, Route, Scope};
+use table::{Body, Found, Pairs, Route, Scope};
 
 /// A body longer than this is parsed on a worker: about 100 microseconds of work.
 const LOOP_BODY_BYTES_MAX: usize = 16 * 1024;
@@ -453,7 +453,7 @@ fn not_found() -> Problem {
     Problem::new(Kind::NotFound, "nothing of this name is known to your tenant")
 }
 
-fn query<'q>(head: &Head<'q>) -> Result<Vec<(Cow<'q, str>, Cow<'q, str>)>, Problem> {
+fn query<'q>(head: &Head<'q>) -> Result<Pairs<'q>, Problem> {
     table::query(head.query).ok_or_else(|| {
         Problem::new(Kind::BadRequest, "the query is not valid percent-encoded UTF-8")
     })

@@ -1,4 +1,4 @@
-//! The API's own description, OpenAPI 3.1, made from the route table. This module adds the shapes of the bodies.
+//! The API's own description (`OpenAPI` 3.1), made from the route table. This module adds the shapes of the bodies.
 //!
 //! Paths, methods, scopes and parameters come from the table itself, so the document cannot forget a route.
 

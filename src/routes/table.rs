@@ -298,8 +298,11 @@ pub fn argument<'p>(route: &Route, path: &'p str) -> Option<Cow<'p, str>> {
     percent_decode(path.split('/').nth(position)?, false)
 }
 
+/// The parameters of a query: names and values, decoded.
+pub type Pairs<'q> = Vec<(Cow<'q, str>, Cow<'q, str>)>;
+
 /// Query parameters, decoded, in the order sent. None: one of them is no UTF-8.
-pub fn query(text: &str) -> Option<Vec<(Cow<'_, str>, Cow<'_, str>)>> {
+pub fn query(text: &str) -> Option<Pairs<'_>> {
     text.split('&')
         .filter(|pair| !pair.is_empty())
         .map(|pair| {

@@ -227,7 +227,7 @@ pub struct ProcessView {
     pub row: Row,
     /// The median run time of past successes of the same kind of process, from three on [PM8].
     pub median_ms: Option<u64>,
-    /// Rises with every change: the ETag.
+    /// Rises with every change: the `ETag`.
     pub version: u64,
 }
 

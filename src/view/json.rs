@@ -1,6 +1,6 @@
 //! Writes JSON straight into an arena. This module exists because answers are small, many and known in shape.
 //!
-//! Building a tree of values first would cost more than the store's answer itself. Escaping is serde_json's.
+//! Building a tree of values first would cost more than the store's answer itself. Escaping is that of `serde_json`.
 
 use std::io::Write;
 

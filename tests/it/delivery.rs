@@ -196,7 +196,7 @@ fn numbers_are_given_in_the_order_of_acceptance_and_survive_a_restart() {
         for n in 0..5u128 {
             let id = round * 5 + n;
             let answer = client
-                .event(&format!("k{id}"), &envelope(id, "order-1", json!({"n": id as u64})))
+                .event(&format!("k{id}"), &envelope(id, "order-1", json!({"n": id.to_string()})))
                 .expect(202);
             assert_eq!(answer.json()["streamSeq"], json!(id + 1));
         }
@@ -209,7 +209,7 @@ fn numbers_are_given_in_the_order_of_acceptance_and_survive_a_restart() {
     assert_eq!(numbers, (1..=15).collect::<Vec<_>>());
     let rest = client.get("/v1/streams/order-1/events?after=12").expect(200).json();
     assert_eq!(rest["events"].as_array().unwrap().len(), 3);
-    let replay = client.event("k3", &envelope(3, "order-1", json!({"n": 3}))).expect(202);
+    let replay = client.event("k3", &envelope(3, "order-1", json!({"n": "3"}))).expect(202);
     assert_eq!(replay.json()["streamSeq"], 4, "keys are remembered over restarts");
     service.stop();
 }

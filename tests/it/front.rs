@@ -1,7 +1,5 @@
 //! What any peer, kind or not, sees of the front. This module runs real loops and workers on loopback, behind a toy app.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::any::Any;
 use std::borrow::Cow;
 use std::io::{BufRead, BufReader, Read, Write};
