@@ -35,5 +35,7 @@ mod pressure;
 mod problems;
 // Two tenants and one name.
 mod tenancy;
+// What the README promises.
+mod readme;
 // Rules that hold for every file of the repository.
 mod tidy;

@@ -69,8 +69,12 @@ fn every_problem_has_its_status_and_explains_itself() {
     let mut reused = event(1);
     reused["payload"] = json!({"other": true});
     meet(Kind::EventIdReused, client.event("k5", &reused));
-    let long = vec![b' '; 2 << 20];
-    meet(Kind::TooLarge, client.request("POST", "/internal/start", &[], &long));
+    // Refused by what the head says, before a byte of the body is read.
+    let writer = token(folder.path(), "demo", &["sentinel:write"]);
+    let long = format!(
+        "POST /internal/start HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {writer}\r\nContent-Length: 2000000\r\n\r\n"
+    );
+    meet(Kind::TooLarge, raw(address, long.as_bytes()));
     let fields = [("Content-Type", "text/plain"), ("Idempotency-Key", "k6")];
     meet(Kind::UnsupportedMediaType, client.request("POST", "/v1/events", &fields, b"x"));
     meet(
