@@ -26,6 +26,7 @@ use crate::keeper::{self, Keeper};
 use crate::listener::{self, Listener, Watermark};
 use crate::reaper::{self, Clocks, Reaper};
 use crate::room::Rooms;
+use crate::routes::lobby::Lobby;
 use crate::routes::{Desk, Shared};
 use crate::store::sqlite::{Settings, Sqlite};
 use crate::store::{IntakeSession, Store, WriteState};
@@ -345,6 +346,36 @@ impl Service {
                 anyhow::bail!("did not stop within {:?}: {}", self.drain, stragglers.join(", "))
             }
         }
+    }
+}
+
+/// The ports of a service whose store cannot be opened yet.
+pub struct Waiting {
+    loops: FrontHandle,
+    component: Component,
+    /// The loop's end of this is never served: nothing here needs a worker.
+    _jobs: Receiver<worker::Job<Lobby>>,
+}
+
+impl Waiting {
+    /// Opens the ports, and tells everybody who asks `why` there is nothing else yet.
+    ///
+    /// # Errors
+    /// When a port cannot be bound or the thread cannot be started.
+    pub fn start(config: &Config, why: &str) -> anyhow::Result<Self> {
+        let mut front = Front::bind(config.listen, config.metrics, 1, limits(config)).with_context(|| bind_advice(config))?;
+        let (jobs, queue) = channel::bounded(1);
+        let (ended, _) = channel::unbounded();
+        let component = front.start_loop(0, Lobby::new(Arc::from(why)), jobs, ended)?;
+        log::warn!(address:% = front.api_address(); "serving nothing but probes: {why}");
+        Ok(Self { loops: front.handle(), component, _jobs: queue })
+    }
+
+    /// Closes the ports, for the service to open them again.
+    pub fn stop(mut self, within: Duration) {
+        self.component.stop();
+        self.loops.wake();
+        let _ = self.component.join_by(Instant::now() + within);
     }
 }
 

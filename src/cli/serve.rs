@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use crossbeam::channel::{self, Receiver, Sender, select};
+use crossbeam::channel::{self, Receiver, RecvTimeoutError, Sender, select};
 use sd_notify::NotifyState;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::{Handle, Signals};
@@ -14,12 +14,16 @@ use super::client::escaped;
 use super::exit::{Code, Exit};
 use crate::component::Component;
 use crate::config::{Config, Mode, Warning};
-use crate::service::{Parts, Service, wall_clock};
-use crate::store::StoreError;
+use crate::service::{Parts, Service, Waiting, wall_clock};
+use crate::store::{StoreError, sqlite};
 use crate::telemetry::logging;
 
 /// More signals than this at once are one.
 const SIGNALS_MAX: usize = 8;
+/// How long the store may be out of reach at the start, before the service gives up (exit 69).
+const STORE_PATIENCE: Duration = Duration::from_secs(60);
+/// Between two looks at a store that is out of reach.
+const STORE_PAUSE: Duration = Duration::from_millis(500);
 /// Where systemd asks for none, the pause between two looks at nothing in particular.
 const IDLE: Duration = Duration::from_secs(3600);
 
@@ -33,8 +37,12 @@ pub fn run(config: &Config, warnings: &[Warning]) -> anyhow::Result<()> {
         log::warn!("{warning}");
     }
     log::info!(version = env!("CARGO_PKG_VERSION"); "starting");
-    let service = Service::start(config, wall_clock(), Parts::ALL)?;
     let (signals, mut listener, handle) = signals(service_ended())?;
+    let Some(service) = start(config, &signals)? else {
+        handle.close();
+        let _ = listener.join_by(Instant::now() + Duration::from_secs(1));
+        return Ok(());
+    };
     log::info!(
         address:% = service.api_address(),
         metrics:? = service.metrics_address();
@@ -60,6 +68,40 @@ pub fn run(config: &Config, warnings: &[Warning]) -> anyhow::Result<()> {
             Err(Exit::new(Code::ThreadEnded, format!("the thread {name} ended uninvited")).into())
         }
         (Err(error), None) => Err(error),
+    }
+}
+
+/// Starts the service, and waits for its store where somebody must mend that first. None: told to stop meanwhile.
+fn start(config: &Config, signals: &Receiver<i32>) -> anyhow::Result<Option<Service>> {
+    let begun = Instant::now();
+    loop {
+        let error = match Service::start(config, wall_clock(), Parts::ALL) {
+            Ok(service) => return Ok(Some(service)),
+            Err(error) => error,
+        };
+        let mendable = matches!(
+            error.chain().find_map(|cause| cause.downcast_ref::<StoreError>()),
+            Some(StoreError::NoSpace { .. } | StoreError::Disconnected { .. })
+        );
+        if !mendable || begun.elapsed() >= STORE_PATIENCE {
+            return Err(error);
+        }
+        let waiting = Waiting::start(config, &format!("{error:#}"))?;
+        // Only what a start would try is worth a new attempt, and a look costs nothing.
+        let told = loop {
+            match signals.recv_timeout(STORE_PAUSE) {
+                Ok(SIGHUP) | Err(RecvTimeoutError::Timeout) => {}
+                Ok(_) | Err(RecvTimeoutError::Disconnected) => break true,
+            }
+            let is_mended = sqlite::can_write(&config.data_folder);
+            if is_mended || begun.elapsed() >= STORE_PATIENCE {
+                break false;
+            }
+        };
+        waiting.stop(config.shutdown_timeout);
+        if told {
+            return Ok(None);
+        }
     }
 }
 

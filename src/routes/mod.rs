@@ -6,6 +6,7 @@
 
 mod events;
 mod internal;
+pub mod lobby;
 mod machines;
 mod openapi;
 pub mod problem;

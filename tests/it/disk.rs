@@ -103,29 +103,35 @@ fn a_full_disk_is_503_with_words_and_passes_by_itself() {
 }
 
 #[test]
-fn a_folder_that_cannot_be_written_is_refused_at_the_start_in_words() {
+fn a_folder_that_cannot_be_written_is_503_with_words_until_it_can() {
     let Some(disk) = SmallDisk::mount(64) else { return };
     let folder = disk.path().join("data");
     let service = InChild::start(&folder, &[]);
-    let mut client = Client::new(service.api, &token(&folder, "demo", &["sentinel:write"]));
-    assert_eq!(post(&mut client, 1), 202);
+    let token = token(&folder, "demo", &["sentinel:write"]);
+    assert_eq!(post(&mut Client::new(service.api, &token), 1), 202);
     assert_eq!(service.terminate(), 0);
     disk.remount("ro");
-    let output = Command::new(env!("CARGO_BIN_EXE_sentinel"))
-        .args(["--bind", "tcp://127.0.0.1:0"])
-        .env_clear()
-        .env("SENTINEL_DATABASE", format!("sqlite://{}", folder.display()))
-        .env("PROMETHEUS_METRICS_PORT", "0")
-        .output()
-        .unwrap();
-    let words = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(69), "{words}");
-    assert!(words.contains("written") || words.contains("read-only"), "{words}");
+    // The port must be known beforehand, since the service opens it twice.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let service = InChild::start_on(&folder, port, &[]);
+    let mut client = Client::new(service.api, &token);
+    client.get("/health").expect(200);
+    assert_eq!(post(&mut client, 2), 503);
+    let (status, words) = ready(&mut client);
+    assert_eq!(status, 503);
+    assert!(words.contains("read-only") || words.contains("written"), "{words}");
     disk.remount("rw");
-    let service = InChild::start(&folder, &[]);
-    let mut client = Client::new(service.api, &token(&folder, "demo", &["sentinel:write"]));
-    let stream = client.get("/v1/streams/s/events").expect(200).json();
-    assert_eq!(stream["events"].as_array().unwrap().len(), 1, "nothing is lost");
-    assert_eq!(post(&mut client, 3), 202);
+    eventually("it recovers by itself", || {
+        let mut client = Client::new(service.api, &token);
+        let event = envelope(3, "s", json!({})).to_string();
+        let fields = [("Content-Type", "application/json"), ("Idempotency-Key", "k3")];
+        let answer = client.try_request("POST", "/v1/events", &fields, event.as_bytes());
+        answer.is_ok_and(|answer| answer.status == 202).then_some(())
+    });
+    let mut client = Client::new(service.api, &token);
+    eventually("nothing acknowledged is lost", || {
+        let events = client.get("/v1/streams/s/events").json()["events"].as_array().map_or(0, Vec::len);
+        (events == 2).then_some(())
+    });
     assert_eq!(service.terminate(), 0);
 }

@@ -115,9 +115,14 @@ pub(crate) struct InChild {
 impl InChild {
     /// Starts the service and waits until it says where it listens.
     pub(crate) fn start(folder: &Path, variables: &[(&str, &str)]) -> Self {
+        Self::start_on(folder, 0, variables)
+    }
+
+    /// The same on a port of the caller's choice; 0: any.
+    pub(crate) fn start_on(folder: &Path, port: u16, variables: &[(&str, &str)]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sentinel"));
         command
-            .args(["serve", "--bind", "tcp://127.0.0.1:0"])
+            .args(["serve", "--bind", &format!("tcp://127.0.0.1:{port}")])
             .env_clear()
             .env("SENTINEL_DATABASE", format!("sqlite://{}", folder.display()))
             .env("PROMETHEUS_METRICS_PORT", "0")

@@ -216,6 +216,15 @@ pub fn rebuild(settings: &Settings) -> Result<Report> {
     snapshot::rebuild(&folder, settings)
 }
 
+/// Whether files can be made in `folder`: what a start needs first.
+pub fn can_write(folder: &Path) -> bool {
+    let probe = folder.join(".probe");
+    let written = std::fs::write(&probe, b"probe").is_ok();
+    // Where it could not be written it is not there, and a leftover does no harm.
+    let _ = std::fs::remove_file(&probe);
+    written
+}
+
 /// Whether `folder` holds a store.
 pub fn exists(folder: &Path) -> bool {
     folder.join("log.db").exists()

@@ -1,0 +1,104 @@
+//! What the ports answer while the store cannot be opened yet. This module is the app of a service that waits.
+//!
+//! A folder that is read-only or full at the start is mended by people, and they look at `/ready` first. So the ports
+//! are open from the beginning: `/health` is well, everything else is 503 and says why.
+
+use std::any::Any;
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use bumpalo::Bump;
+
+use super::problem::{Kind, Problem};
+use crate::http::{Admission, App, Handled, Head, Place, Reply, Request, ReturnAddress};
+use crate::mailbox::Answer;
+use crate::view::json::Json;
+
+/// Answers for a service whose store is not there yet.
+pub struct Lobby {
+    why: Arc<str>,
+}
+
+/// What a request in the lobby asks.
+pub enum Asked {
+    Health,
+    Ready,
+    /// What only an open store can answer.
+    Else,
+}
+
+impl Lobby {
+    /// `why` is told to everybody who asks.
+    pub fn new(why: Arc<str>) -> Self {
+        Self { why }
+    }
+}
+
+impl App for Lobby {
+    type Admitted = Asked;
+    type Stream = std::convert::Infallible;
+
+    fn admit<'a>(&mut self, _arena: &'a Bump, head: &Head<'_>) -> Admission<'a, Asked> {
+        let admitted = match head.path {
+            "/health" => Asked::Health,
+            "/ready" => Asked::Ready,
+            _ => Asked::Else,
+        };
+        // No body is of use here, so none is waited for beyond what a probe may send.
+        Admission::Read { admitted, place: Place::Loop, body_bytes_max: BODY_BYTES_MAX }
+    }
+
+    fn handle<'a>(
+        &mut self,
+        arena: &'a Bump,
+        request: &Request<'_>,
+        asked: Asked,
+        _back: &dyn ReturnAddress,
+    ) -> Handled<'a, Self::Stream> {
+        let json = |status, body| Reply {
+            status,
+            content_type: super::JSON,
+            headers: Vec::new(),
+            body: Cow::Borrowed(body),
+            close: false,
+        };
+        Handled::Reply(match asked {
+            Asked::Health => json(200, b"{\"status\":\"ok\"}"),
+            Asked::Ready => {
+                let mut body = Json::new(arena);
+                body.object(|body| {
+                    body.member("status").text("unavailable");
+                    body.member("checks").array(|body| {
+                        body.object(|body| {
+                            body.member("name").text("store.open");
+                            body.member("state").text("failed");
+                            body.member("detail").text(&self.why);
+                        });
+                    });
+                });
+                json(503, body.finish())
+            }
+            Asked::Else => Problem::new(Kind::Unavailable, format!("the store is not open yet: {}", self.why))
+                .reply(arena, Some(request.head.path), None),
+        })
+    }
+
+    fn complete<'a>(&mut self, arena: &'a Bump, _: Box<dyn Any + Send>, _: Answer) -> Reply<'a> {
+        self.refuse(arena, 503, "the store is not open yet")
+    }
+
+    fn more(&mut self, stream: Self::Stream) -> (Vec<u8>, Option<Self::Stream>) {
+        match stream {}
+    }
+
+    fn refuse<'a>(&mut self, arena: &'a Bump, status: u16, detail: &'static str) -> Reply<'a> {
+        Problem::new(Kind::of_status(status), detail).reply(arena, None, None)
+    }
+
+    fn replied(&mut self, _: u16, _: u64, _: usize) {}
+
+    fn end_turn(&mut self) {}
+}
+
+/// Enough for any report; a batch may wait for the store.
+const BODY_BYTES_MAX: usize = 64 * 1024;
