@@ -363,7 +363,8 @@ impl Waiting {
     /// # Errors
     /// When a port cannot be bound or the thread cannot be started.
     pub fn start(config: &Config, why: &str) -> anyhow::Result<Self> {
-        let mut front = Front::bind(config.listen, config.metrics, 1, limits(config)).with_context(|| bind_advice(config))?;
+        let mut front = Front::bind(config.listen, config.metrics, 1, limits(config))
+            .with_context(|| bind_advice(config))?;
         let (jobs, queue) = channel::bounded(1);
         let (ended, _) = channel::unbounded();
         let component = front.start_loop(0, Lobby::new(Arc::from(why)), jobs, ended)?;

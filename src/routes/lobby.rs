@@ -78,8 +78,10 @@ impl App for Lobby {
                 });
                 json(503, body.finish())
             }
-            Asked::Else => Problem::new(Kind::Unavailable, format!("the store is not open yet: {}", self.why))
-                .reply(arena, Some(request.head.path), None),
+            Asked::Else => {
+                Problem::new(Kind::Unavailable, format!("the store is not open yet: {}", self.why))
+                    .reply(arena, Some(request.head.path), None)
+            }
         })
     }
 

@@ -132,3 +132,45 @@ fn a_torn_tail_of_the_log_loses_nothing_that_was_applied_in_silence() {
     assert_eq!(output.status.code(), Some(65), "{words}");
     assert!(words.contains("older"), "{words}");
 }
+
+#[test]
+fn a_log_trimmed_to_empty_gives_no_number_twice_and_hides_no_new_event() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = InChild::start(folder.path(), &[("SENTINEL_LOG_KEEP_HOURS", "0")]);
+    let token = token(folder.path(), "demo", &["sentinel:write"]);
+    let mut client = Client::new(service.api, &token);
+    for id in 0..10 {
+        client.event(&format!("k{id}"), &envelope(id, "s", json!({}))).expect(202);
+    }
+    eventually("they are applied", || {
+        let response = client.get("/v1/streams/s");
+        (response.status == 200 && response.json()["appliedSeq"] == 10).then_some(())
+    });
+    assert_eq!(service.terminate(), 0);
+    // The keeper trims soon after a start: everything is old, and a snapshot covers it.
+    let rows = |folder: &Path| -> i64 {
+        let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
+        let log = rusqlite::Connection::open_with_flags(folder.join("log.db"), flags).unwrap();
+        log.query_row("SELECT count(*) FROM log", [], |row| row.get(0)).unwrap_or(-1)
+    };
+    let service = InChild::start(folder.path(), &[("SENTINEL_LOG_KEEP_HOURS", "0")]);
+    eventually("the log is empty", || (rows(folder.path()) == 0).then_some(()));
+    assert_eq!(service.terminate(), 0);
+    let service = InChild::start(folder.path(), &[]);
+    let mut client = Client::new(service.api, &token);
+    let answer = client.event("k10", &envelope(10, "s", json!({}))).expect(202);
+    assert_eq!(answer.json()["streamSeq"], 11);
+    let replay = client.event("k3", &envelope(3, "s", json!({}))).expect(202);
+    assert_eq!(
+        replay.json()["streamSeq"],
+        4,
+        "a repeat is known although its row of the log is gone"
+    );
+    eventually("the new event is visible", || {
+        let events = client.get("/v1/streams/s/events?after=10").json()["events"]
+            .as_array()
+            .map_or(0, Vec::len);
+        (events == 1).then_some(())
+    });
+    assert_eq!(service.terminate(), 0);
+}

@@ -130,7 +130,8 @@ fn a_folder_that_cannot_be_written_is_503_with_words_until_it_can() {
     });
     let mut client = Client::new(service.api, &token);
     eventually("nothing acknowledged is lost", || {
-        let events = client.get("/v1/streams/s/events").json()["events"].as_array().map_or(0, Vec::len);
+        let events =
+            client.get("/v1/streams/s/events").json()["events"].as_array().map_or(0, Vec::len);
         (events == 2).then_some(())
     });
     assert_eq!(service.terminate(), 0);

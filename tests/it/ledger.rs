@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
+use sentinel::domain::time::Timestamp;
 use serde_json::{Value, json};
 
 use crate::harness::{Client, Dice, InChild, envelope, eventually, full, token};
@@ -25,6 +26,8 @@ fn send(
     token: &str,
     over: &AtomicBool,
     ledger: &Mutex<Ledger>,
+    newest: &Mutex<Newest>,
+    born: Timestamp,
     sent: &AtomicU64,
 ) {
     let mut dice = Dice(sender + 1);
@@ -49,9 +52,17 @@ fn send(
                 )
             }
             1 => {
-                let body = json!({"event_id": format!("beat-{sender}-{serial}"), "process_id": format!("process-{}", dice.roll(PROCESSES))});
+                // Dated by the sender, so that whoever is newest does not depend on who was accepted last.
+                let at = Timestamp::from_micros(
+                    born.micros() + i64::try_from(serial * 10 + u128::from(sender)).unwrap() * 100,
+                );
+                let body = json!({
+                    "event_id": format!("beat-{sender}-{serial}"),
+                    "process_id": format!("process-{}", dice.roll(PROCESSES)),
+                    "occurred_at": at.to_string(), "progress_percent": dice.roll(10_000) as f64 / 100.0,
+                });
                 (
-                    "/internal/heartbeat",
+                    "/internal/progress",
                     vec![("Idempotency-Key", format!("beat-{sender}-{serial}"))],
                     body.to_string(),
                 )
@@ -79,6 +90,9 @@ fn send(
             match connection.try_request("POST", path, &fields, body.as_bytes()) {
                 Ok(response) if response.status == 202 => {
                     note(&body, path, &response.text(), &mut ledger.lock());
+                    if path == "/internal/progress" {
+                        note_progress(&body, &mut newest.lock());
+                    }
                     sent.fetch_add(1, Ordering::Relaxed);
                     break;
                 }
@@ -89,6 +103,20 @@ fn send(
                 Err(_) => client = None,
             }
         }
+    }
+}
+
+/// The newest report that was acknowledged, by its own time: process → (time, percent). It is what `/status` must show.
+type Newest = BTreeMap<String, (String, f64)>;
+
+/// Enters what an acknowledged report says.
+fn note_progress(body: &str, newest: &mut Newest) {
+    let report: Value = serde_json::from_str(body).expect("we sent JSON");
+    let text = |name: &str| report[name].as_str().expect("we sent text").to_owned();
+    let at = Timestamp::parse(&text("occurred_at")).expect("we sent a time");
+    let entry = newest.entry(text("process_id")).or_default();
+    if Timestamp::parse(&entry.0).is_none_or(|earlier| earlier < at) {
+        *entry = (at.to_string(), report["progress_percent"].as_f64().expect("we sent a number"));
     }
 }
 
@@ -108,7 +136,7 @@ fn note(body: &str, path: &str, answer: &str, ledger: &mut Ledger) {
     let answers =
         answer.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON came back"));
     for (posted, answer) in posted.zip(answers) {
-        let stream = if path == "/internal/heartbeat" {
+        let stream = if path == "/internal/progress" {
             &posted["process_id"]
         } else {
             &posted["streamKey"]
@@ -151,14 +179,15 @@ fn kill_9_at_random_instants_loses_nothing_acknowledged_and_doubles_nothing() {
     let mut service = InChild::start(folder.path(), &variables);
     let token = token(folder.path(), "demo", &["sentinel:write"]);
     let address = RwLock::new(Some(service.api));
+    let (newest, born) = (Mutex::new(Newest::new()), (sentinel::service::wall_clock())());
     let (over, ledger, sent) =
         (AtomicBool::new(false), Mutex::new(Ledger::new()), AtomicU64::new(0));
     let service = std::thread::scope(|scope| {
         let senders: Vec<_> = (0..SENDERS)
             .map(|sender| {
-                let (address, token, over, ledger, sent) =
-                    (&address, &token, &over, &ledger, &sent);
-                scope.spawn(move || send(sender, address, token, over, ledger, sent))
+                let (address, token, over, ledger, newest, sent) =
+                    (&address, &token, &over, &ledger, &newest, &sent);
+                scope.spawn(move || send(sender, address, token, over, ledger, newest, born, sent))
             })
             .collect();
         let mut dice = Dice(42);
@@ -208,16 +237,21 @@ fn kill_9_at_random_instants_loses_nothing_acknowledged_and_doubles_nothing() {
         }
     }
     assert_eq!(found, ledger.len(), "an acknowledged event is gone");
-    for process in 0..PROCESSES {
-        let id = format!("process-{process}");
-        if promised.contains_key(id.as_str()) {
-            assert_eq!(
-                client.get(&format!("/status/{id}")).expect(200).json()["status"],
-                "ACTIVE",
-                "only heartbeats"
-            );
-        }
+    for (process, (at, percent)) in newest.into_inner() {
+        let status = client.get(&format!("/status/{process}")).expect(200).json();
+        assert_eq!(status["status"], "ACTIVE", "it never said that it began");
+        assert_eq!(
+            (&status["last_update_at"], &status["progress_percent"]),
+            (&json!(at), &json!(percent)),
+            "{process}"
+        );
     }
+    let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
+    let log = rusqlite::Connection::open_with_flags(folder.path().join("log.db"), flags).unwrap();
+    let trimmed: i64 =
+        log.query_row("SELECT coalesce(min(id), 2) FROM log", [], |row| row.get(0)).unwrap();
+    assert!(trimmed > 1, "the log was trimmed meanwhile");
+    drop(log);
     println!("{kills} kills, {} events acknowledged, all there once", ledger.len());
     assert_eq!(service.terminate(), 0);
 }
