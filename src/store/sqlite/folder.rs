@@ -29,7 +29,7 @@ const FILE_MODE: u32 = 0o600;
 pub(super) struct Folder {
     path: PathBuf,
     /// Held as long as this value lives; the system frees it when the process ends, however it ends.
-    _lock: File,
+    lock: File,
     was_unclean: bool,
     tainted: AtomicBool,
 }
@@ -85,7 +85,7 @@ impl Folder {
             .mode(FILE_MODE)
             .open(running)
             .map_err(|error| refused("the store's folder cannot be written", path, &error))?;
-        Ok(Self { path: path.into(), _lock: lock, was_unclean, tainted: AtomicBool::new(false) })
+        Ok(Self { path: path.into(), lock, was_unclean, tainted: AtomicBool::new(false) })
     }
 
     /// Where the folder is.
@@ -142,6 +142,9 @@ impl Drop for Folder {
             // If it stays, the next start only looks longer.
             let _ = fs::remove_file(self.path.join(RUNNING));
         }
+        // Given back by name: a child that is just being started still holds a copy of the file, and would keep the
+        // lock for a moment if it went only with the last copy.
+        let _ = flock(&self.lock, FlockOperation::Unlock);
     }
 }
 
