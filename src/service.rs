@@ -130,6 +130,7 @@ impl Service {
             batch_bytes_max: config.batch_bytes_max,
             development: config.mode == Mode::Development,
             draining: Arc::clone(&draining),
+            front: front.handle(),
             threads: {
                 let threads = Arc::clone(&threads);
                 Arc::new(move || threads.0.lock().clone())

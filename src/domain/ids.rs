@@ -130,6 +130,15 @@ id!(
     IdempotencyKey, "idempotencyKey", 255, anything
 );
 
+impl TenantId {
+    /// Whose messages are that are so broken that they name nobody: [`NO_TENANT`](super::dead_letter::NO_TENANT). It
+    /// holds a letter that [`Self::parse`] refuses, so no token and no URL can make one; a door that lets an admin ask
+    /// for it says so.
+    pub fn unreadable() -> Self {
+        Self(Arc::from(super::dead_letter::NO_TENANT))
+    }
+}
+
 impl ProcessId {
     /// The stream that holds everything about this process.
     pub fn stream(&self) -> StreamKey {
@@ -161,6 +170,12 @@ mod tests {
         for bad in ["", "a b", "ä", "x/y", &"x".repeat(51)] {
             assert!(TenantId::parse(bad).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn the_tenant_of_unreadable_messages_cannot_be_named_from_outside() {
+        let nobody = TenantId::unreadable();
+        assert!(TenantId::parse(nobody.as_str()).is_err());
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crossbeam::channel::{Receiver, Sender};
 use crossbeam::select;
 
 use crate::component::Component;
-use crate::domain::event::Envelope;
+use crate::domain::event::{Envelope, Verdict};
 use crate::domain::time::Timestamp;
 use crate::mailbox::{Answer, ReplyTo, wake_all};
 use crate::room::Room;
@@ -77,7 +77,7 @@ pub fn start(
             let batch = gather(first, &postings);
             depth.set(i64::try_from(postings.len()).unwrap_or(i64::MAX));
             let begun = Instant::now();
-            let outcome = pass(session.as_mut(), batch, clock());
+            let outcome = pass(session.as_mut(), batch, clock(), &metrics);
             metrics.store_call("accept", begun.elapsed());
             if let Err(error) = outcome {
                 // Whoever waits in line gets the same answer now, not silence.
@@ -105,7 +105,8 @@ fn gather(first: Posting, postings: &Receiver<Posting>) -> Vec<Posting> {
     batch
 }
 
-/// Makes one batch durable and answers everybody in it, whatever happens.
+/// Makes one batch durable and answers everybody in it, whatever happens. Repeats are counted: they are processed
+/// with this answer, and nobody sees them again.
 ///
 /// # Errors
 /// What must stop the service. What may pass by itself is answered with [`Answer::Unavailable`] and is no error.
@@ -113,6 +114,7 @@ pub fn pass(
     session: &mut dyn IntakeSession,
     batch: Vec<Posting>,
     now: Timestamp,
+    metrics: &Metrics,
 ) -> Result<(), StoreError> {
     let mut envelopes =
         Vec::with_capacity(batch.iter().map(|posting| posting.envelopes.len()).sum());
@@ -126,6 +128,11 @@ pub fn pass(
     }
     match session.accept(now, envelopes) {
         Ok(verdicts) => {
+            let is_repeat = |verdict: &&Verdict| matches!(verdict, Verdict::Replayed(_));
+            let repeats = verdicts.iter().filter(is_repeat).count();
+            if repeats > 0 {
+                metrics.processed("duplicate", u64::try_from(repeats).unwrap_or(u64::MAX));
+            }
             let mut verdicts = verdicts.into_iter();
             answer(asked, |count| Answer::Verdicts(verdicts.by_ref().take(count).collect()));
             Ok(())
@@ -165,7 +172,7 @@ fn reason(error: &StoreError) -> &'static str {
 mod tests {
     use super::*;
     use crate::component::End;
-    use crate::domain::event::{IdOrigin, PayloadHash, Receipt, TraceContext, Verdict};
+    use crate::domain::event::{IdOrigin, PayloadHash, Receipt, TraceContext};
     use crate::domain::ids::{EventId, EventType, Source, StreamKey, TenantId};
     use crate::mailbox::{Address, ChannelMailbox, Letter};
     use crossbeam::channel::{bounded, unbounded};
@@ -247,7 +254,7 @@ mod tests {
             posting(&mailbox, 8, &[]),
             posting(&mailbox, 9, &["c"]),
         ];
-        pass(&mut fake, batch, Timestamp::default()).unwrap();
+        pass(&mut fake, batch, Timestamp::default(), &Metrics::new()).unwrap();
         assert_eq!(sizes.try_iter().collect::<Vec<_>>(), [3], "one commit for all");
         let letters: Vec<_> = letters.try_iter().collect();
         assert_eq!(letters.iter().map(|letter| letter.address.slot).collect::<Vec<_>>(), [7, 8, 9]);
@@ -277,7 +284,11 @@ mod tests {
             let (mailbox, letters) = ChannelMailbox::new();
             let mut fake = Fake { batches: unbounded().0, failure: Some(failure) };
             let batch = vec![posting(&mailbox, 1, &["a"]), posting(&mailbox, 2, &["b"])];
-            assert_eq!(pass(&mut fake, batch, Timestamp::default()).is_ok(), goes_on, "{words}");
+            assert_eq!(
+                pass(&mut fake, batch, Timestamp::default(), &Metrics::new()).is_ok(),
+                goes_on,
+                "{words}"
+            );
             for letter in letters.try_iter().collect::<Vec<_>>() {
                 assert!(matches!(letter.answer, Answer::Unavailable(why) if why == words));
             }

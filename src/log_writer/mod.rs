@@ -286,7 +286,9 @@ impl Writer {
     fn write_rows(&mut self, rows: &[LogRow]) -> Result<(), StoreError> {
         let began = Instant::now();
         self.session.write(rows)?;
-        self.metrics.log_batch_seconds.observe(began.elapsed().as_secs_f64());
+        let took = began.elapsed();
+        self.metrics.store_call("write_logs", took);
+        self.metrics.log_batch_seconds.observe(took.as_secs_f64());
         self.metrics.log_rows.inc_by(count(rows.len()));
         self.tries = 0;
         self.retry_at = None;

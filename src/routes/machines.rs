@@ -164,6 +164,9 @@ impl Desk {
         };
         depth("events", self.shared.event_rooms.taken());
         depth("logs", self.shared.log_rooms.taken());
+        let front = &self.shared.front;
+        metrics.front(front.connections(), front.turned_away(), front.accept_errors());
+        metrics.note_reuse();
         let (_, oldest) = self.shared.store.backlog();
         let lag = oldest.map_or(0.0, |oldest| self.shared.store.now().since(oldest).as_secs_f64());
         metrics.processor_lag_seconds.set(lag);

@@ -23,11 +23,13 @@ use std::time::Duration;
 use bumpalo::Bump;
 use crossbeam::channel::Sender;
 
+use crate::domain::dead_letter::NO_TENANT;
 use crate::domain::door::{trace_id_hex, traceparent};
 use crate::domain::event::{Envelope, TraceContext};
 use crate::domain::ids::TenantId;
 use crate::domain::log_row::LogRow;
 use crate::http::auth::{self, AuthError, Authenticator, KEYS_WAIT, Principal, Role, unix_seconds};
+use crate::http::front::FrontHandle;
 use crate::http::{Admission, App, Handled, Head, Place, Reply, Request, ReturnAddress};
 use crate::intake::Posting;
 use crate::log_writer::LogPosting;
@@ -61,6 +63,8 @@ pub struct Shared {
     pub development: bool,
     /// The service is stopping: `/ready` says so.
     pub draining: Arc<AtomicBool>,
+    /// What the ports count.
+    pub front: FrontHandle,
     /// The names of the threads that must run, and whether each does.
     pub threads: Arc<dyn Fn() -> Vec<(String, bool)> + Send + Sync>,
 }
@@ -97,7 +101,6 @@ struct Exchange<'e, 'a> {
     route: &'static Route,
     /// The tenant whose data is meant: the token's, or the one an admin names.
     tenant: Option<TenantId>,
-    /// An admin who named the tenant of unreadable messages.
     trace: TraceContext,
     back: &'e dyn ReturnAddress,
 }
@@ -185,7 +188,16 @@ impl Desk {
     }
 
     /// The tenant that a request is about. Another one than the token's needs an admin [law 7].
-    fn tenant(&self, head: &Head<'_>, principal: &Principal) -> Result<TenantId, Problem> {
+    ///
+    /// What cannot be read belongs to nobody, and only the listing of dead letters shows it.
+    fn tenant(
+        &self,
+        head: &Head<'_>,
+        principal: &Principal,
+        route: &Route,
+    ) -> Result<TenantId, Problem> {
+        let shows_unreadable =
+            matches!(route.action, table::Action::DeadLetters | table::Action::DeadLetter);
         if !head.query.contains("tenant") {
             return Ok(principal.tenant().clone());
         }
@@ -197,6 +209,9 @@ impl Desk {
             }
             Some(_) if !principal.may(Role::Admin) => {
                 Err(Problem::new(Kind::Forbidden, "another tenant needs the role sentinel:admin"))
+            }
+            Some((_, named)) if shows_unreadable && named == NO_TENANT => {
+                Ok(TenantId::unreadable())
             }
             Some((_, named)) => TenantId::parse(named)
                 .map_err(|error| Problem::new(Kind::BadRequest, error.to_string()).field("tenant")),
@@ -230,7 +245,7 @@ impl Desk {
             }
         };
         let tenant =
-            principal.map(|principal| self.tenant(&request.head, &principal)).transpose()?;
+            principal.map(|principal| self.tenant(&request.head, &principal, route)).transpose()?;
         let exchange = Exchange { arena, request, route, tenant, trace, back };
         match route.action {
             table::Action::Index => Ok(machines::index(&exchange)),

@@ -72,6 +72,8 @@ pub struct Route {
 const LIMIT: (&str, &str) = ("limit", "rows on a page, 1 to 1000");
 const CURSOR: (&str, &str) = ("cursor", "next_cursor of the page before");
 const TENANT: (&str, &str) = ("tenant", "another tenant; needs sentinel:admin");
+const TENANT_OR_NONE: (&str, &str) =
+    ("tenant", "another tenant, or #none for what could not be read; needs sentinel:admin");
 const FROM: (&str, &str) = ("from", "RFC 3339; this time or later");
 const TO: (&str, &str) = ("to", "RFC 3339; before this time");
 
@@ -237,7 +239,7 @@ pub static ROUTES: &[Route] = &[
         Place::Worker,
         Action::DeadLetters,
         "Events that could not be applied, the newest first",
-        &[TENANT, ("reason", ""), ("source", ""), FROM, TO, LIMIT, CURSOR],
+        &[TENANT_OR_NONE, ("reason", ""), ("source", ""), FROM, TO, LIMIT, CURSOR],
     ),
     get(
         "/v1/dead-letters/{id}",
@@ -245,7 +247,7 @@ pub static ROUTES: &[Route] = &[
         Place::Worker,
         Action::DeadLetter,
         "One dead letter, whole",
-        &[TENANT],
+        &[TENANT_OR_NONE],
     ),
 ];
 

@@ -1,6 +1,6 @@
 //! The metrics of the contract. This module names them once; tenants and ids are never labels.
 
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -84,6 +84,10 @@ pub struct Metrics {
     pub process_expired: Counter,
     pub thread_up: Family<ThreadLabel, Gauge>,
     pub connections: Gauge,
+    pub connections_refused: Counter,
+    pub accept_errors: Counter,
+    /// Store calls of any kind, for the share that found an open session.
+    store_calls: AtomicU64,
     registry: Registry,
 }
 
@@ -113,6 +117,9 @@ impl Metrics {
             process_expired: Counter::default(),
             thread_up: Family::default(),
             connections: Gauge::default(),
+            connections_refused: Counter::default(),
+            accept_errors: Counter::default(),
+            store_calls: AtomicU64::new(0),
             registry: Registry::default(),
         };
         metrics.register();
@@ -207,6 +214,16 @@ impl Metrics {
         );
         r.register("sentinel_thread_up", "1 while the thread runs", self.thread_up.clone());
         r.register("sentinel_connections", "Open HTTP connections", self.connections.clone());
+        r.register(
+            "sentinel_connections_refused",
+            "HTTP connections turned away because there are too many",
+            self.connections_refused.clone(),
+        );
+        r.register(
+            "sentinel_accept_errors",
+            "Accepts of a connection that failed",
+            self.accept_errors.clone(),
+        );
     }
 
     /// Counts a reply.
@@ -229,7 +246,25 @@ impl Metrics {
 
     /// Notes how long a store call took.
     pub fn store_call(&self, call: &'static str, took: Duration) {
+        self.store_calls.fetch_add(1, Ordering::Relaxed);
         self.store_call_seconds.get_or_create(&CallLabel { call }).observe(took.as_secs_f64());
+    }
+
+    /// Notes what the front has counted by now: `open` connections, and since the start those `refused` for lack of
+    /// room and the accepts that `failed`.
+    pub fn front(&self, open: usize, refused: u64, failed: u64) {
+        self.connections.set(i64::try_from(open).unwrap_or(i64::MAX));
+        // Two scrapes may come at once, and a counter never falls.
+        self.connections_refused.inner().fetch_max(refused, Ordering::Relaxed);
+        self.accept_errors.inner().fetch_max(failed, Ordering::Relaxed);
+    }
+
+    /// Takes the share of store calls that found an open session anew: all of them, where nothing was opened again.
+    pub fn note_reuse(&self) {
+        let calls = self.store_calls.load(Ordering::Relaxed);
+        let fresh = self.store_reconnects.get().min(calls);
+        let share = if calls == 0 { 1.0 } else { (calls - fresh) as f64 / calls as f64 };
+        self.connection_reuse_ratio.set(share);
     }
 
     /// The registry, for the encoders.

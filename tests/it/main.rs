@@ -23,6 +23,8 @@ mod harness;
 mod ledger;
 // How the service comes and goes.
 mod lifecycle;
+// Every number that is scraped.
+mod metrics;
 // What an operator sees of a process.
 mod monitoring;
 // A backlog, true silence, and who comes back.

@@ -10,7 +10,7 @@ use sentinel::service::{Parts, wall_clock};
 use sentinel::store::{Message, Store};
 use serde_json::json;
 
-use crate::harness::{InProcess, eventually, never_stopped};
+use crate::harness::{Client, InProcess, eventually, never_stopped, token};
 
 const POLICY: Policy =
     Policy { timeout: Duration::from_secs(3600), heartbeat_interval: Duration::from_secs(30) };
@@ -94,14 +94,26 @@ fn bytes_that_are_no_event_are_set_aside_and_the_rest_goes_on() {
             && client.get("/v1/streams/p").json()["appliedSeq"] == 3)
             .then_some(())
     });
-    // Nobody knows whose it was, so only an admin can see it; here the file itself is asked.
-    let events = rusqlite::Connection::open(folder.path().join("events.db")).unwrap();
-    let (count, reason): (i64, String) = events
-        .query_row("SELECT count(*), min(reason) FROM dead_letter", [], |row| {
-            Ok((row.get(0)?, row.get(1)?))
-        })
-        .unwrap();
-    assert_eq!((count, reason.as_str()), (1, "undecodable"));
+    // Nobody knows whose it was, so only an admin can see it.
     assert_eq!(client.get("/v1/dead-letters").expect(200).json()["dead_letters"], json!([]));
+    client.get("/v1/dead-letters/2").expect(404);
+    for path in ["/v1/dead-letters?tenant=%23none", "/v1/dead-letters/2?tenant=%23none"] {
+        assert_eq!(client.get(path).expect(403).json()["type"], "/problems/forbidden");
+    }
+    let admin = token(folder.path(), "demo", &["sentinel:admin"]);
+    let mut admin = Client::new(service.service.api_address(), &admin);
+    let letters = admin.get("/v1/dead-letters?tenant=%23none").expect(200).json();
+    let letters = letters["dead_letters"].as_array().unwrap().clone();
+    assert_eq!(letters.len(), 1, "{letters:?}");
+    assert_eq!(
+        (&letters[0]["reason"], &letters[0]["tenantId"], &letters[0]["id"]),
+        (&json!("undecodable"), &json!("#none"), &json!(2))
+    );
+    let whole = admin.get("/v1/dead-letters/2?tenant=%23none").expect(200).json();
+    assert_eq!(whole["event"]["bytes_base64"], "/wA=", "the bytes are kept whole: {whole}");
+    // It is a shelf for what cannot be read, not a tenant: nothing can be asked of it or put into it.
+    assert_eq!(admin.get("/processes?tenant=%23none").expect(400).json()["field"], "tenant");
+    let body = json!({"process_id": "p"}).to_string();
+    admin.request("POST", "/internal/start?tenant=%23none", &[], body.as_bytes()).expect(400);
     service.stop();
 }

@@ -13,7 +13,7 @@ fn root() -> &'static Path {
 }
 
 /// Every file below `folder` with this ending, by its path from the root.
-fn files(folder: &str, ending: &str) -> BTreeMap<PathBuf, String> {
+pub(crate) fn files(folder: &str, ending: &str) -> BTreeMap<PathBuf, String> {
     let mut found = BTreeMap::new();
     let mut folders = vec![root().join(folder)];
     while let Some(folder) = folders.pop() {
