@@ -30,6 +30,12 @@ impl HandClock {
         Self(Arc::new(AtomicI64::new((wall_clock())().micros())))
     }
 
+    /// A clock that stands at this time.
+    pub(crate) fn at(time: &str) -> Self {
+        let time = Timestamp::parse(time).expect("a time in RFC 3339");
+        Self(Arc::new(AtomicI64::new(time.micros())))
+    }
+
     pub(crate) fn forward(&self, pause: Duration) {
         self.0.fetch_add(i64::try_from(pause.as_micros()).unwrap(), Ordering::SeqCst);
     }
@@ -358,6 +364,19 @@ pub(crate) fn envelope(id: u128, stream: &str, payload: Value) -> Value {
     })
 }
 
+/// A stop signal that is given when the component is dropped, or told to.
+pub(crate) fn stop() -> (Stop, Component) {
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let (ended, _) = crossbeam::channel::unbounded();
+    let component = Component::start("idle", ended, move |stop| {
+        sender.send(stop.clone()).expect("the test waits");
+        while stop.sleep(PATIENCE) {}
+        Ok(())
+    })
+    .expect("a thread starts");
+    (receiver.recv().expect("the thread says so"), component)
+}
+
 /// A small generator of numbers for tests (splitmix64): the same seed gives the same numbers.
 pub(crate) struct Dice(pub u64);
 
@@ -386,17 +405,4 @@ pub(crate) fn eventually<T>(what: &str, mut question: impl FnMut() -> Option<T>)
         assert!(start.elapsed() < PATIENCE, "{what} did not come true within {PATIENCE:?}");
         std::thread::yield_now();
     }
-}
-
-/// A stop signal that is never given.
-pub(crate) fn never_stopped() -> (Stop, Component) {
-    let (sender, receiver) = std::sync::mpsc::channel();
-    let (ended, _) = crossbeam::channel::unbounded();
-    let component = Component::start("idle", ended, move |stop| {
-        sender.send(stop.clone()).expect("the test waits");
-        while stop.sleep(Duration::from_secs(60)) {}
-        Ok(())
-    })
-    .unwrap();
-    (receiver.recv().unwrap(), component)
 }

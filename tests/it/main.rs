@@ -35,6 +35,8 @@ mod poison;
 mod pressure;
 // Every kind of problem, met.
 mod problems;
+// What every store must do.
+mod store_contract;
 // Two tenants and one name.
 mod tenancy;
 // What the README promises.

@@ -9,8 +9,7 @@ use sentinel::service::{Parts, policy, wall_clock};
 use sentinel::store::Store;
 use serde_json::json;
 
-use crate::harness::{Client, HandClock, InProcess, config, envelope, eventually};
-use crate::poison::stop;
+use crate::harness::{Client, HandClock, InProcess, config, envelope, eventually, stop};
 
 /// The names of the contract that have something to count in this build. Jobs, workers and objectives have none yet.
 const NAMES: [&str; 25] = [
@@ -160,7 +159,7 @@ fn an_expiry_is_counted_once() {
     let policy = policy(&config(folder.path(), &[]));
     let watermark = std::sync::Arc::<Watermark>::default();
     let mut listener = service.service.listener(&clock.as_clock(), policy, &watermark);
-    let (stop, _component) = stop();
+    let (stop, _idle) = stop();
     let store = service.service.store();
     let (mut session, mut keeper) = (store.listener().unwrap(), store.keeper().unwrap());
     let mut listen = || {

@@ -45,7 +45,7 @@ impl Stage {
         let policy = policy(&config(folder.path(), &[]));
         let listener = service.service.listener(&clock.as_clock(), policy, &watermark);
         let session = service.service.store().listener().unwrap();
-        let (stop, idle) = crate::harness::never_stopped();
+        let (stop, idle) = crate::harness::stop();
         let jitter = Jitter::new(0);
         Self {
             folder,

@@ -10,7 +10,7 @@ use sentinel::service::{Parts, wall_clock};
 use sentinel::store::{Message, Store};
 use serde_json::json;
 
-use crate::harness::{Client, InProcess, eventually, never_stopped, token};
+use crate::harness::{Client, InProcess, eventually, stop, token};
 
 const POLICY: Policy =
     Policy { timeout: Duration::from_secs(3600), heartbeat_interval: Duration::from_secs(30) };
@@ -32,7 +32,7 @@ fn a_panic_while_applying_is_one_dead_letter_and_no_restart() {
     };
     let store = service.service.store();
     let mut session = store.listener().unwrap();
-    let (stop, _idle) = never_stopped();
+    let (stop, _idle) = stop();
     let claim = session.claim(100, Duration::ZERO, &stop).unwrap();
     let items: Vec<Item<'_>> = claim
         .messages

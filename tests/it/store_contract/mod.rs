@@ -1,0 +1,293 @@
+//! The specification of the storage seam: one clause is one test. This module opens each backend that there is for
+//! each clause, and holds what the clauses work with.
+//!
+//! Clauses speak of the traits of `sentinel::store` alone, with a clock that is moved by hand, so a backend that is
+//! added to [`BACKENDS`] is held to all of them.
+
+mod acceptance;
+mod application;
+mod identity;
+mod keeping;
+mod listings;
+mod log_rows;
+mod together;
+mod visibility;
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::Path;
+use std::sync::Once;
+use std::time::Duration;
+
+use sentinel::component::{Component, Stop};
+use sentinel::domain::apply::{self, Change, Item};
+use sentinel::domain::event::{Envelope, IdOrigin, PayloadHash, Receipt, TraceContext, Verdict};
+use sentinel::domain::ids::{
+    EventId, EventType, IdempotencyKey, ProcessId, Source, StreamKey, TenantId,
+};
+use sentinel::domain::process::{Policy, State};
+use sentinel::domain::time::Timestamp;
+use sentinel::store::sqlite::{Settings, Sqlite};
+use sentinel::store::{
+    Claim, Cursor, IntakeSession, ListenerSession, Message, Page, Paged, ProcessView, Reader, Store,
+};
+use tempfile::TempDir;
+
+use crate::harness::{HandClock, stop};
+
+/// The backends that every clause is held against.
+const BACKENDS: [Backend; 1] = [Backend { name: "SQLite", open: open_sqlite }];
+
+const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(24 * 3600);
+const SECOND: Duration = Duration::from_secs(1);
+
+/// How long keys and ids are remembered in these tests.
+const WINDOW: Duration = Duration::from_secs(168 * 3600);
+
+const POLICY: Policy = Policy { timeout: HOUR, heartbeat_interval: Duration::from_secs(30) };
+
+/// A kind of store.
+struct Backend {
+    name: &'static str,
+    /// Opens the store of a place, or opens it again.
+    open: fn(&Path, &HandClock) -> Box<dyn Store>,
+}
+
+fn open_sqlite(place: &Path, clock: &HandClock) -> Box<dyn Store> {
+    let settings = Settings {
+        policy: POLICY,
+        idempotency: WINDOW,
+        min_free_bytes: 1024 * 1024,
+        // Small tables, so that every listing goes over several.
+        event_table_rows: 10,
+        clock: clock.as_clock(),
+        ..Settings::new(place.join("data"))
+    };
+    Box::new(Sqlite::open(settings).expect("the store opens"))
+}
+
+/// Holds `clause` against each backend.
+fn each(clause: impl Fn(&mut Site)) {
+    say_what_is_skipped();
+    for backend in &BACKENDS {
+        clause(&mut Site::new(backend));
+    }
+}
+
+/// A backend that nobody could test is named once, whatever becomes of the output of tests that pass.
+fn say_what_is_skipped() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let why = match std::env::var_os("SENTINEL_TEST_ORACLE_URL") {
+            None => "SENTINEL_TEST_ORACLE_URL is not set",
+            Some(_) => "this build has no Oracle store",
+        };
+        let _ = writeln!(std::io::stderr(), "SKIPPED: the store contract on Oracle: {why}");
+    });
+}
+
+/// A store with one session of each kind, and a clock that is moved by hand.
+struct Site {
+    backend: &'static Backend,
+    clock: HandClock,
+    // Sessions go before the store that gave them.
+    intake: Box<dyn IntakeSession>,
+    listener: Box<dyn ListenerSession>,
+    reader: Box<dyn Reader>,
+    store: Box<dyn Store>,
+    place: TempDir,
+    stop: Stop,
+    idle: Component,
+    ids: u64,
+}
+
+impl Site {
+    fn new(backend: &'static Backend) -> Self {
+        let clock = HandClock::at("2026-01-28T10:00:00Z");
+        let place = tempfile::tempdir().expect("a folder");
+        let store = (backend.open)(place.path(), &clock);
+        let (stop, idle) = stop();
+        Self {
+            backend,
+            intake: store.intake().expect("an intake session"),
+            listener: store.listener().expect("a listener session"),
+            reader: store.reader().expect("a read session"),
+            store,
+            clock,
+            place,
+            stop,
+            idle,
+            ids: 0,
+        }
+    }
+
+    /// Closes everything and opens it again.
+    fn reopen(&mut self) {
+        // Sessions of an empty store take the places, so that nothing of the old one is left open.
+        let empty = Self::new(self.backend);
+        self.intake = empty.intake;
+        self.listener = empty.listener;
+        self.reader = empty.reader;
+        self.store = empty.store;
+        self.store = (self.backend.open)(self.place.path(), &self.clock);
+        self.intake = self.store.intake().expect("an intake session");
+        self.listener = self.store.listener().expect("a listener session");
+        self.reader = self.store.reader().expect("a read session");
+    }
+
+    fn now(&self) -> Timestamp {
+        self.store.now()
+    }
+
+    /// An event of `stream` with an id that we gave it, and a hash of its own.
+    fn envelope(&mut self, stream: &str, event_type: &str, payload: &str) -> Envelope {
+        self.ids += 1;
+        let mut hash = [0; 32];
+        hash[..8].copy_from_slice(&self.ids.to_be_bytes());
+        Envelope {
+            tenant: acme(),
+            // Events of one instant sort by their ids, so these sort as they were made.
+            event_id: EventId::parse(&format!("e{:06}", self.ids)).expect("an id"),
+            id_origin: IdOrigin::Door,
+            source: Source::parse("orders-api").expect("a source"),
+            event_type: EventType::parse(event_type).expect("a type"),
+            stream: key(stream),
+            occurred_at: None,
+            schema_version: 1,
+            payload: payload.into(),
+            key: None,
+            hash: PayloadHash(hash),
+            trace: TraceContext { trace_id: [7; 16], parent_id: [3; 8], sampled: true },
+        }
+    }
+
+    fn accept(&mut self, batch: Vec<Envelope>) -> Vec<Verdict> {
+        let now = self.now();
+        self.intake.accept(now, batch).expect("the store takes events")
+    }
+
+    /// Accepts one event, a second after the one before.
+    fn accept_one(&mut self, envelope: Envelope) -> Receipt {
+        self.clock.forward(SECOND);
+        match self.accept(vec![envelope]).pop() {
+            Some(Verdict::Accepted(receipt)) => receipt,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Makes and accepts one event.
+    fn post(&mut self, stream: &str, event_type: &str, payload: &str) -> Receipt {
+        let envelope = self.envelope(stream, event_type, payload);
+        self.accept_one(envelope)
+    }
+
+    fn claim(&mut self, max: usize) -> Claim {
+        self.listener.claim(max, Duration::ZERO, &self.stop).expect("a claim")
+    }
+
+    /// What a claim changes, by the rules of the domain.
+    fn decide(&mut self, claim: &Claim) -> Change {
+        decide(&mut *self.listener, claim, self.store.now())
+    }
+
+    /// Claims and settles once. Returns how many messages there were.
+    fn apply_once(&mut self, max: usize) -> usize {
+        let claim = self.claim(max);
+        let count = claim.messages.len();
+        let (change, now) = (self.decide(&claim), self.now());
+        self.listener.settle(claim, change, now).expect("a claim is settled");
+        self.reader.end_turn();
+        count
+    }
+
+    /// Applies everything that waits, `batch` messages at a time.
+    fn apply(&mut self, batch: usize) {
+        while self.apply_once(batch) > 0 {}
+    }
+
+    fn status(&mut self, name: &str) -> Option<ProcessView> {
+        self.reader.status(&acme(), &process(name)).expect("a status")
+    }
+
+    /// The numbers that a stream shows after `after`.
+    fn numbers(&mut self, stream: &str, after: u64) -> Option<Vec<u64>> {
+        let events = self.reader.stream_events(&acme(), &key(stream), after, 1000);
+        let events = events.expect("a stream can be read");
+        events.map(|events| events.iter().map(|event| event.event.stream_seq).collect())
+    }
+}
+
+/// What a claim changes, by the rules of the domain and the states of the store.
+fn decide(session: &mut dyn ListenerSession, claim: &Claim, now: Timestamp) -> Change {
+    let items: Vec<Item<'_>> = claim
+        .messages
+        .iter()
+        .map(|message| match message {
+            Message::Event(event) => Item::Event(event),
+            Message::Undecodable { position, bytes, problem } => {
+                Item::Undecodable { position: *position, bytes, problem }
+            }
+        })
+        .collect();
+    let touched = apply::touched(&items);
+    let states = session.load(&touched).expect("states are loaded");
+    let loaded: BTreeMap<_, State> = touched
+        .into_iter()
+        .zip(states)
+        .filter_map(|(process, state)| Some((process, state?)))
+        .collect();
+    apply::decide(&items, loaded, &POLICY, now, &State::merge)
+}
+
+/// The positions of a claim.
+fn positions(claim: &Claim) -> Vec<i64> {
+    let position = |message: &Message| match message {
+        Message::Event(event) => event.position,
+        Message::Undecodable { position, .. } => *position,
+    };
+    claim.messages.iter().map(position).collect()
+}
+
+/// A whole listing, page by page; `between` happens after each page.
+fn pages<T>(
+    site: &mut Site,
+    limit: usize,
+    mut ask: impl FnMut(&mut dyn Reader, &Page) -> Paged<T>,
+    mut between: impl FnMut(&mut Site),
+) -> Vec<T> {
+    let (mut page, mut rows) = (first(limit), Vec::new());
+    loop {
+        let Paged { rows: found, next } = ask(&mut *site.reader, &page);
+        assert!(found.len() <= limit, "a page holds what was asked for at most");
+        rows.extend(found);
+        let Some(next) = next else { return rows };
+        page.after = Some(next);
+        between(site);
+        site.reader.end_turn();
+    }
+}
+
+fn acme() -> TenantId {
+    tenant("acme")
+}
+
+fn tenant(name: &str) -> TenantId {
+    TenantId::parse(name).expect("a tenant")
+}
+
+fn process(name: &str) -> ProcessId {
+    ProcessId::parse(name).expect("a process id")
+}
+
+fn key(name: &str) -> StreamKey {
+    StreamKey::parse(name).expect("a stream key")
+}
+
+fn idempotency(name: &str) -> IdempotencyKey {
+    IdempotencyKey::parse(name).expect("a key")
+}
+
+fn first(limit: usize) -> Page {
+    Page { limit, after: None::<Cursor> }
+}
