@@ -223,56 +223,65 @@ impl Session {
         })
     }
 
-    /// What is due at or before `until`, by the time of the look; those that were looked at too early are put right.
-    fn sweep(
-        &mut self,
-        until: Timestamp,
-        limit: usize,
-    ) -> rusqlite::Result<Vec<(TenantId, ProcessId, Vec<u8>)>> {
-        let mut due = Vec::new();
-        let mut early: Vec<(i64, Option<i64>)> = Vec::new();
+    /// What is due at or before `until`, the longest overdue first.
+    ///
+    /// A look that lies before its deadline is put right first, for it would come before others that are overdue for
+    /// longer. Each costs one update, once for each deadline, so there are few of them in most sweeps.
+    fn sweep(&mut self, until: Timestamp, limit: usize) -> rusqlite::Result<Vec<Due>> {
+        let mut put_right = 0;
+        loop {
+            let (due, early) = self.looks(until, limit)?;
+            if early.is_empty() || put_right >= SWEEPS_MAX {
+                return Ok(due);
+            }
+            put_right += early.len();
+            self.put_right(early)?;
+        }
+    }
+
+    /// Looks at or before `until`, in their order: those that lie at their deadlines, `limit` at most, and the
+    /// streams of those that come too early.
+    fn looks(&mut self, until: Timestamp, limit: usize) -> rusqlite::Result<(Vec<Due>, Vec<i64>)> {
+        let (mut due, mut early) = (Vec::new(), Vec::new());
+        let mut read = self.events.prepare_cached(LOOKS)?;
+        let mut found = read.query([until.micros()])?;
+        while due.len() < limit
+            && early.len() < SWEEPS_MAX
+            && let Some(row) = found.next()?
         {
-            let mut read = self.events.prepare_cached(
-                "SELECT p.stream_id, p.deadline_us, t.name, p.process_id, p.state FROM process p \
-                 JOIN tenant t ON t.tenant_id = p.tenant_id \
-                 WHERE p.sweep_us IS NOT NULL AND p.sweep_us <= ?1 ORDER BY p.sweep_us",
-            )?;
-            let mut found = read.query([until.micros()])?;
-            while due.len() < limit
-                && early.len() < SWEEPS_MAX
-                && let Some(row) = found.next()?
-            {
-                let deadline: Option<i64> = row.get(1)?;
-                match deadline {
-                    Some(deadline) if deadline <= until.micros() => {
-                        let tenant =
-                            TenantId::parse(row.get_ref(2)?.as_str()?).map_err(unreadable)?;
-                        let process =
-                            ProcessId::parse(row.get_ref(3)?.as_str()?).map_err(unreadable)?;
-                        due.push((deadline, (tenant, process, row.get(4)?)));
-                    }
-                    Some(_) | None => early.push((row.get(0)?, deadline)),
-                }
+            let (look, deadline): (i64, Option<i64>) = (row.get(1)?, row.get(2)?);
+            if deadline.is_some_and(|deadline| deadline <= look) {
+                let tenant = TenantId::parse(row.get_ref(3)?.as_str()?).map_err(unreadable)?;
+                let process = ProcessId::parse(row.get_ref(4)?.as_str()?).map_err(unreadable)?;
+                due.push((tenant, process, row.get(5)?));
+            } else {
+                early.push(row.get(0)?);
             }
         }
-        if !early.is_empty() {
-            early.sort_unstable();
-            let transaction =
-                self.events.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            for (stream, _) in early {
-                // From the row, which may have moved on since it was read.
-                transaction
-                    .prepare_cached(
-                        "UPDATE process SET sweep_us = deadline_us WHERE stream_id = ?1",
-                    )?
-                    .execute([stream])?;
-            }
-            transaction.commit()?;
+        Ok((due, early))
+    }
+
+    /// Moves the looks at these processes to their deadlines.
+    fn put_right(&mut self, mut early: Vec<i64>) -> rusqlite::Result<()> {
+        early.sort_unstable();
+        let transaction = self.events.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        for stream in early {
+            // From the row, which may have moved on since it was read.
+            transaction
+                .prepare_cached("UPDATE process SET sweep_us = deadline_us WHERE stream_id = ?1")?
+                .execute([stream])?;
         }
-        due.sort_by_key(|(deadline, _)| *deadline);
-        Ok(due.into_iter().map(|(_, process)| process).collect())
+        transaction.commit()
     }
 }
+
+/// A process that is due, with its state as it is kept.
+type Due = (TenantId, ProcessId, Vec<u8>);
+
+/// Walks the index of looks as far as it is due.
+const LOOKS: &str = "SELECT p.stream_id, p.sweep_us, p.deadline_us, t.name, p.process_id, p.state FROM process p \
+     JOIN tenant t ON t.tenant_id = p.tenant_id \
+     WHERE p.sweep_us IS NOT NULL AND p.sweep_us <= ?1 ORDER BY p.sweep_us";
 
 /// Archives one process, or removes a portion of its kept events and leaves the rest for the next time.
 fn archive_process(

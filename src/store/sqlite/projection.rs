@@ -30,7 +30,7 @@ use crate::domain::apply::{self, Change, Item};
 use crate::domain::dead_letter::DeadLetter;
 use crate::domain::event::Accepted;
 use crate::domain::ids::{ProcessId, StreamKey, TenantId};
-use crate::domain::process::{Policy, State};
+use crate::domain::process::{Policy, State, mark};
 use crate::domain::time::Timestamp;
 use crate::store::{Claim, ListenerSession, Message, Result, StoreError};
 
@@ -226,6 +226,9 @@ fn write_batch(
             let source = names.source(connection, envelope.source.as_str())?;
             let numbers = Numbers { tenant, source, event_type, stream };
             tables.insert(connection, accepted, numbers, now)?;
+            if mark::is_process_type(envelope.event_type.as_str()) {
+                touched.drive(stream, accepted.position);
+            }
         }
     }
     assert!(applied.next().is_none(), "a batch applies events that it did not claim");
@@ -237,7 +240,7 @@ fn write_batch(
         let key = process.row.process.stream();
         let stream =
             streams.find(connection, tenant, &key)?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
-        let position = touched.position(stream).ok_or(rusqlite::Error::QueryReturnedNoRows)?;
+        let position = touched.driven_to(stream).ok_or(rusqlite::Error::QueryReturnedNoRows)?;
         processes::write(connection, tenant, stream, position, process, &mut kinds)?;
     }
     processes::write_history(connection, &kinds)?;

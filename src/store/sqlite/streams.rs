@@ -15,6 +15,8 @@ struct Moved {
     last_seen_us: i64,
     type_id: i64,
     position: i64,
+    /// The newest event of the batch that was applied to the process of this stream.
+    driven_to: Option<i64>,
     /// Its row was written with these values in this batch.
     is_written: bool,
 }
@@ -63,6 +65,7 @@ impl Touched {
             last_seen_us: seen,
             type_id,
             position: accepted.position,
+            driven_to: None,
             is_written: false,
         });
         moved.applied_seq = moved.applied_seq.max(accepted.stream_seq);
@@ -73,9 +76,18 @@ impl Touched {
         Ok(number)
     }
 
-    /// The place of the newest message of a stream, where the batch holds one.
-    pub(super) fn position(&self, number: i64) -> Option<i64> {
-        self.0.get(&number).map(|moved| moved.position)
+    /// Notes that the event at `position` was applied to the process of its stream.
+    pub(super) fn drive(&mut self, number: i64, position: i64) {
+        if let Some(moved) = self.0.get_mut(&number) {
+            moved.driven_to = Some(position);
+        }
+    }
+
+    /// The place of the newest event of a batch that was applied to the process of a stream. It makes the version, so
+    /// it passes over domain events and dead letters of the same stream: they change no process, and whether they
+    /// lie in the same batch is chance.
+    pub(super) fn driven_to(&self, number: i64) -> Option<i64> {
+        self.0.get(&number).and_then(|moved| moved.driven_to)
     }
 
     /// Writes every stream that moved, in the order of its number (law 11).

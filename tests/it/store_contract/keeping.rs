@@ -103,6 +103,7 @@ fn a_deadline_that_is_put_off_is_honoured_and_never_moved_forward() {
         site.reader.end_turn();
         assert_eq!(site.status("a").unwrap().row.deadline_at, Some(later));
         assert_eq!(names(&overdue(&mut *keeper, later, 9)), ["b", "a"]);
+        drop(keeper);
         site.reopen();
         let mut keeper = site.store.keeper().unwrap();
         assert_eq!(names(&overdue(&mut *keeper, site.now(), 9)), ["b"]);

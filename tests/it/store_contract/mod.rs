@@ -98,7 +98,7 @@ struct Site {
     store: Box<dyn Store>,
     place: TempDir,
     stop: Stop,
-    idle: Component,
+    _idle: Component,
     ids: u64,
 }
 
@@ -107,7 +107,7 @@ impl Site {
         let clock = HandClock::at("2026-01-28T10:00:00Z");
         let place = tempfile::tempdir().expect("a folder");
         let store = (backend.open)(place.path(), &clock);
-        let (stop, idle) = stop();
+        let (stop, _idle) = stop();
         Self {
             backend,
             intake: store.intake().expect("an intake session"),
@@ -117,7 +117,7 @@ impl Site {
             clock,
             place,
             stop,
-            idle,
+            _idle,
             ids: 0,
         }
     }
