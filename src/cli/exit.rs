@@ -20,6 +20,8 @@ pub enum Code {
     Unavailable,
     /// A thread ended uninvited: a bug, or something that only a restart mends.
     ThreadEnded,
+    /// The system refuses something: a port that is taken, a thread.
+    System,
     /// An input or output error on a commit: nobody knows what reached the disk.
     Io,
     /// Another instance holds the embedded store.
@@ -37,6 +39,7 @@ impl Code {
             Self::DataDamaged => 65,
             Self::Unavailable => 69,
             Self::ThreadEnded => 70,
+            Self::System => 71,
             Self::Io => 74,
             Self::Locked => 75,
             Self::Configuration => 78,

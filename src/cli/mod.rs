@@ -34,7 +34,7 @@ Examples:
   sentinel health
 
 Exit codes: 0 clean stop; 1 a client command failed; 2 usage; 65 the store's files are damaged; 69 the \
-store cannot be reached; 70 a thread ended uninvited; 74 input/output error on a commit; 75 another \
+store cannot be reached; 70 a thread ended uninvited; 71 the system refuses a port or a thread; 74 input/output error on a commit; 75 another \
 instance holds the store; 78 configuration. `sentinel run` ends with the code of its command.";
 
 const DATABASE_HELP: &str = "Where the store is, instead of SENTINEL_DATABASE: sqlite://PATH";

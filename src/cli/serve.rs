@@ -11,7 +11,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::{Handle, Signals};
 
 use super::client::escaped;
-use super::exit::{Code, Exit};
+use super::exit::{self, Code, Exit};
 use crate::component::Component;
 use crate::config::{Config, Mode, Warning};
 use crate::service::{Parts, Service, Waiting, wall_clock};
@@ -83,6 +83,10 @@ fn start(config: &Config, signals: &Receiver<i32>) -> anyhow::Result<Option<Serv
             error.chain().find_map(|cause| cause.downcast_ref::<StoreError>()),
             Some(StoreError::NoSpace { .. } | StoreError::Disconnected { .. })
         );
+        let of_the_system = error.chain().any(|cause| cause.downcast_ref::<io::Error>().is_some());
+        if !mendable && of_the_system && exit::code_of(&error) == Code::Failed {
+            return Err(Exit::new(Code::System, format!("{error:#}")).into());
+        }
         if !mendable || begun.elapsed() >= STORE_PATIENCE {
             return Err(error);
         }

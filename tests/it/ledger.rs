@@ -136,11 +136,8 @@ fn note(body: &str, path: &str, answer: &str, ledger: &mut Ledger) {
     let answers =
         answer.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON came back"));
     for (posted, answer) in posted.zip(answers) {
-        let stream = if path == "/internal/progress" {
-            &posted["process_id"]
-        } else {
-            &posted["streamKey"]
-        };
+        let stream =
+            if path == "/internal/progress" { &posted["process_id"] } else { &posted["streamKey"] };
         enter(stream, &answer);
     }
 }

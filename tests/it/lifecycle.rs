@@ -123,3 +123,23 @@ fn an_impossible_configuration_is_refused_with_every_problem_at_once() {
         assert!(words.contains(name), "{words}");
     }
 }
+
+#[test]
+fn a_port_that_is_taken_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_sentinel"))
+        .args(["--bind", &format!("tcp://{address}")])
+        .env_clear()
+        .env("SENTINEL_DATABASE", format!("sqlite://{}", folder.path().display()))
+        .env("PROMETHEUS_METRICS_PORT", "0")
+        .output()
+        .unwrap();
+    let words = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(71), "{words}");
+    assert!(
+        words.contains(&address.to_string()) && words.contains("SENTINEL_HTTP_PORT"),
+        "{words}"
+    );
+}

@@ -45,7 +45,7 @@ fn every_route_for_users_is_named() {
 #[test]
 fn every_exit_code_is_explained() {
     let readme = readme();
-    for code in [0, 1, 2, 65, 69, 70, 74, 75, 78] {
+    for code in [0, 1, 2, 65, 69, 70, 71, 74, 75, 78] {
         assert!(readme.contains(&format!("| {code} |")), "{code}");
     }
 }
