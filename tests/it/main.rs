@@ -35,6 +35,8 @@ mod poison;
 mod pressure;
 // Every kind of problem, met.
 mod problems;
+// What a statement costs as data grows.
+mod query_plans;
 // What every store must do.
 mod store_contract;
 // Two tenants and one name.

@@ -17,25 +17,67 @@ use serde_json::json;
 use crate::harness::{InProcess, envelope, eventually};
 use crate::tidy::files;
 
-/// The catalogues: a few hundred rows each at most, by the bounds on rolled tables.
-const SMALL: [&str; 6] = [
+/// The catalogues: a few hundred rows each at most, by the bounds on rolled tables, and mostly one.
+const SMALL: [&str; 9] = [
     "event_table",
     "log_table",
     "idempotency_table",
     "idempotency_filter",
+    "probe",
     "projection",
+    "sentinel_schema_version",
     "sqlite_schema",
+    "sqlite_sequence",
 ];
 
-/// Statements that walk a whole table or sort what they found on purpose: a part of the text, and why.
-const EXCEPTIONS: [(&str, &str); 0] = [];
+/// Statements that walk a whole table or sort what they found on purpose: a part of the text, and why. None of them
+/// is polled, and one alone answers a request.
+const EXCEPTIONS: [(&str, &str); 8] = [
+    ("AND +ordered_us < ?5 ORDER BY", "sorts the events that one stream has in one rolled table"),
+    ("SELECT status, count(*) FROM process", "four times a minute, over the narrow index alone"),
+    ("INSERT OR IGNORE INTO events_0", "once for each event table that retention drops"),
+    ("INSERT INTO event_table SELECT", "once for each event table that retention drops"),
+    ("DELETE FROM log_process", "once for each log table that retention drops"),
+    ("SELECT digest FROM idempotency_", "once for each table at a start, and when it is full"),
+    ("AND name GLOB 'events_[0-9]*'", "names of tables, when one comes or goes"),
+    ("SELECT * FROM ", "a part of a view, which only people read"),
+];
+
+/// A part of each statement that is polled or asked by a request, so that none of them gets lost on the way here.
+const EVERY_REQUEST: [&str; 13] = [
+    // A status.
+    "JOIN process p ON p.stream_id = s.stream_id",
+    // Who is overdue.
+    "p.sweep_us <= ?1 ORDER BY p.sweep_us",
+    // A claim that the overlay cannot serve.
+    "FROM log WHERE id > ? ORDER BY id",
+    // Events of a stream, of a tenant, and one by its id.
+    "WHERE stream_id = ?1 AND stream_seq >= ?2",
+    "tenant_id = ?1 AND tenant_id = ?2 AND ordered_us <= ?3",
+    "WHERE event_mark = ?1 AND tenant_id = ?2",
+    // Processes and runs.
+    "WHERE tenant_id = ?1 AND status = ?2 AND stream_id < ?3",
+    "WHERE p.stream_id = ?1 AND (?2 IS NULL",
+    "FROM process_run WHERE stream_id = ?1 AND (sort_us, run_no)",
+    // A page of log rows.
+    "WHERE process_ref = ?1 AND logged_us > ?2",
+    // Dead letters.
+    "FROM tombstone WHERE tenant = ?1 AND position < ?2",
+    // A repeat, and the last number of a stream.
+    "WHERE bucket = ? AND digest = ?",
+    "SELECT applied_seq FROM stream",
+];
 
 /// What is filled into a statement that is made at run time, one way after the other.
 const FILLINGS: [&[(&str, &str)]; 2] = [
     &[
+        ("({COLUMNS})", ""),
         ("{COLUMNS}", "*"),
         ("{column}", "+tenant_id = ?1 AND stream_id"),
         ("{ordered}", "+ordered_us"),
+        ("logs_{n}", "logs_1"),
+        ("logs_{table_no}", "logs_1"),
+        ("{name}", "events_1"),
         ("{n}", "1"),
         ("{table}", "0"),
         ("{number}", "0"),
@@ -43,9 +85,13 @@ const FILLINGS: [&[(&str, &str)]; 2] = [
         ("{}", "1"),
     ],
     &[
+        ("({COLUMNS})", ""),
         ("{COLUMNS}", "*"),
         ("{column}", "tenant_id = ?1 AND tenant_id"),
         ("{ordered}", "ordered_us"),
+        ("logs_{n}", "logs_1"),
+        ("logs_{table_no}", "logs_1"),
+        ("{name}", "events_1"),
         ("{n}", "0"),
         ("{table}", "0"),
         ("{number}", "0"),
@@ -135,8 +181,11 @@ fn is_costly(step: &str) -> bool {
     match words.next() {
         Some("SCAN") => {
             let table = words.next().unwrap_or_default();
-            let of_a_part = table.starts_with('(') || table.starts_with("CONSTANT");
-            !of_a_part && !SMALL.contains(&table)
+            // Rows that the statement itself brings, or has found by then, are as few as it says.
+            let of_its_own = table.starts_with('(')
+                || step.ends_with("VALUES CLAUSE")
+                || step.ends_with("CONSTANT ROW");
+            !of_its_own && !SMALL.contains(&table)
         }
         Some("USE") => true,
         _ => step.contains("AUTOMATIC"),
@@ -175,18 +224,23 @@ fn no_statement_reads_a_whole_table_or_sorts_one() {
 
     let statements = statements();
     assert!(statements.len() > 60, "the statements are where they were: {}", statements.len());
+    for part in EVERY_REQUEST {
+        let found = statements.iter().any(|statement| statement.contains(part));
+        assert!(found, "{part:?} is in no statement: say here what has taken its place");
+    }
     let mut offenders = Vec::new();
     let mut excused = BTreeSet::new();
     for statement in &statements {
         let plans: Vec<_> = databases.iter().map(|file| plan(file, statement)).collect();
         let Some(steps) = plans.iter().find_map(|plan| plan.as_ref().ok()) else {
-            panic!("in no file of the store is this a statement: {statement}\n{plans:?}");
+            offenders.push(format!("{statement}\n    is no statement in any file: {plans:?}"));
+            continue;
         };
         let costly: Vec<&String> = steps.iter().filter(|step| is_costly(step)).collect();
         if costly.is_empty() {
             continue;
         }
-        match EXCEPTIONS.iter().position(|(part, _)| statement.contains(part)) {
+        match EXCEPTIONS.iter().position(|(part, _why)| statement.contains(part)) {
             Some(index) => {
                 excused.insert(index);
             }
@@ -195,4 +249,9 @@ fn no_statement_reads_a_whole_table_or_sorts_one() {
     }
     assert!(offenders.is_empty(), "these read too much:\n{}", offenders.join("\n"));
     assert_eq!(excused.len(), EXCEPTIONS.len(), "an exception that nobody needs is taken away");
+    // A plan that is found good is so because of an index: without it this test would fail.
+    let look = statements.iter().find(|statement| statement.contains("p.sweep_us <= ?1")).unwrap();
+    assert!(!plan(&databases[0], look).unwrap().iter().any(|step| is_costly(step)));
+    databases[0].execute_batch("DROP INDEX process_sweep").unwrap();
+    assert!(plan(&databases[0], look).unwrap().iter().any(|step| is_costly(step)));
 }
