@@ -175,7 +175,7 @@ mod tests {
     #[test]
     fn the_tenant_of_unreadable_messages_cannot_be_named_from_outside() {
         let nobody = TenantId::unreadable();
-        assert!(TenantId::parse(nobody.as_str()).is_err());
+        TenantId::parse(nobody.as_str()).unwrap_err();
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! The store contract: what each role of session may do, in words of the domain. This module is the seam that
-//! every backend implements, and `tests/it/store_contract.rs` is its specification.
+//! every backend implements, and `tests/it/store_contract/` is its specification.
 //!
 //! Calls are shaped by batches: read what a batch touches, decide in pure code, write the whole change. Every call
 //! about data takes a [`TenantId`], except the sweeps, which say so (law 7). A session belongs to one thread, by

@@ -143,15 +143,20 @@ fn runs_are_paged_newest_first_while_new_ones_begin() {
 }
 
 /// Events of three streams, some of them late, and their ids.
-fn events(site: &mut Site, count: u64) -> Vec<String> {
+fn events(site: &mut Site, count: u32) -> Vec<String> {
     let mut ids = Vec::new();
     for n in 0..count {
-        let mut event: Envelope = site.envelope(["a", "b", "c"][n as usize % 3], "Ordered", "{}");
+        let stream = match n % 3 {
+            0 => "a",
+            1 => "b",
+            _ => "c",
+        };
+        let mut event: Envelope = site.envelope(stream, "Ordered", "{}");
         if n % 4 == 0 {
             event.event_type = EventType::parse("Shipped").unwrap();
         }
         if n % 5 == 0 {
-            event.occurred_at = Some(site.now().minus(SECOND * (20 + n as u32)));
+            event.occurred_at = Some(site.now().minus(SECOND * (20 + n)));
         }
         if n % 6 == 0 {
             event.source = Source::parse("billing").unwrap();
