@@ -98,6 +98,18 @@ fn an_id_of_the_caller_is_known_under_another_key_and_without_one() {
 }
 
 #[test]
+fn a_request_that_became_a_dead_letter_is_remembered_like_any_other() {
+    each(|site| {
+        let mut envelope = site.envelope("s", "process.bogus", "{}");
+        envelope.key = Some(idempotency("k"));
+        let receipt = site.accept_one(envelope.clone());
+        site.apply(10);
+        site.reopen();
+        is_remembered(site, &envelope, &receipt, "set aside");
+    });
+}
+
+#[test]
 fn an_id_that_the_door_made_is_no_identity() {
     each(|site| {
         let envelope = site.envelope("s", "Ordered", "{}");
