@@ -25,10 +25,8 @@ fn send(
     address: &RwLock<Option<std::net::SocketAddr>>,
     token: &str,
     over: &AtomicBool,
-    ledger: &Mutex<Ledger>,
-    newest: &Mutex<Newest>,
     born: Timestamp,
-    sent: &AtomicU64,
+    books: &Books,
 ) {
     let mut dice = Dice(sender + 1);
     let mut serial = 0u128;
@@ -89,11 +87,11 @@ fn send(
             let (_, connection) = client.as_mut().expect("just made");
             match connection.try_request("POST", path, &fields, body.as_bytes()) {
                 Ok(response) if response.status == 202 => {
-                    note(&body, path, &response.text(), &mut ledger.lock());
+                    note(&body, path, &response.text(), &mut books.ledger.lock());
                     if path == "/internal/progress" {
-                        note_progress(&body, &mut newest.lock());
+                        note_progress(&body, &mut books.newest.lock());
                     }
-                    sent.fetch_add(1, Ordering::Relaxed);
+                    books.sent.fetch_add(1, Ordering::Relaxed);
                     break;
                 }
                 // Full or draining: the same again.
@@ -104,6 +102,15 @@ fn send(
             }
         }
     }
+}
+
+/// What all senders enter what they were told into.
+#[derive(Default)]
+struct Books {
+    ledger: Mutex<Ledger>,
+    newest: Mutex<Newest>,
+    /// How many requests were acknowledged.
+    sent: AtomicU64,
 }
 
 /// The newest report that was acknowledged, by its own time: process → (time, percent). It is what `/status` must show.
@@ -176,36 +183,36 @@ fn kill_9_at_random_instants_loses_nothing_acknowledged_and_doubles_nothing() {
     let mut service = InChild::start(folder.path(), &variables);
     let token = token(folder.path(), "demo", &["sentinel:write"]);
     let address = RwLock::new(Some(service.api));
-    let (newest, born) = (Mutex::new(Newest::new()), (sentinel::service::wall_clock())());
-    let (over, ledger, sent) =
-        (AtomicBool::new(false), Mutex::new(Ledger::new()), AtomicU64::new(0));
+    let born = (sentinel::service::wall_clock())();
+    let (over, books) = (AtomicBool::new(false), Books::default());
     let service = std::thread::scope(|scope| {
         let senders: Vec<_> = (0..SENDERS)
             .map(|sender| {
-                let (address, token, over, ledger, newest, sent) =
-                    (&address, &token, &over, &ledger, &newest, &sent);
-                scope.spawn(move || send(sender, address, token, over, ledger, newest, born, sent))
+                let (address, token, over, books) = (&address, &token, &over, &books);
+                scope.spawn(move || send(sender, address, token, over, born, books))
             })
             .collect();
         let mut dice = Dice(42);
         for _ in 0..kills {
             // The instant is random in work done, not in time: between 5 and 300 answers from now.
-            let target = sent.load(Ordering::Relaxed) + 5 + dice.roll(295);
+            let target = books.sent.load(Ordering::Relaxed) + 5 + dice.roll(295);
             eventually("the senders get on", || {
-                (sent.load(Ordering::Relaxed) >= target).then_some(())
+                (books.sent.load(Ordering::Relaxed) >= target).then_some(())
             });
             service.kill();
             *address.write() = None;
             service = InChild::start(folder.path(), &variables);
             *address.write() = Some(service.api);
         }
-        let target = sent.load(Ordering::Relaxed) + 50;
-        eventually("the senders get on", || (sent.load(Ordering::Relaxed) >= target).then_some(()));
+        let target = books.sent.load(Ordering::Relaxed) + 50;
+        eventually("the senders get on", || {
+            (books.sent.load(Ordering::Relaxed) >= target).then_some(())
+        });
         over.store(true, Ordering::Relaxed);
         senders.into_iter().for_each(|sender| sender.join().expect("a sender is satisfied"));
         service
     });
-    let ledger = ledger.into_inner();
+    let ledger = books.ledger.into_inner();
     let mut client = Client::new(service.api, &token);
     let mut promised: HashMap<&str, u64> = HashMap::new();
     for (stream, number) in ledger.values() {
@@ -234,7 +241,7 @@ fn kill_9_at_random_instants_loses_nothing_acknowledged_and_doubles_nothing() {
         }
     }
     assert_eq!(found, ledger.len(), "an acknowledged event is gone");
-    for (process, (at, percent)) in newest.into_inner() {
+    for (process, (at, percent)) in books.newest.into_inner() {
         let status = client.get(&format!("/status/{process}")).expect(200).json();
         assert_eq!(status["status"], "ACTIVE", "it never said that it began");
         assert_eq!(
