@@ -96,7 +96,8 @@ impl Reader {
 
     fn give_up(&mut self) {
         if self.turn.take().is_some()
-            && let Err(error) = self.connection.execute_batch("COMMIT")
+            && let Err(error) =
+                self.connection.prepare_cached("COMMIT").and_then(|mut commit| commit.execute([]))
         {
             log::warn!("a read of events.db did not end well: {error}");
         }
