@@ -49,7 +49,7 @@ impl Timestamp {
         }
         let moment: jiff::Timestamp = text.parse().ok()?;
         let micros = moment.as_microsecond();
-        (0..=253_402_300_799_999_999).contains(&micros).then_some(Self(micros))
+        PRINTED.contains(&micros).then_some(Self(micros))
     }
 
     /// The moment `pause` later.
@@ -68,12 +68,71 @@ impl Timestamp {
     }
 }
 
+/// The longest text of [`Timestamp::print`]: `2026-01-28T10:30:00.123456Z`.
+pub const TEXT_BYTES: usize = 27;
+
+/// The moments of the years 1970 to 9999.
+const PRINTED: std::ops::RangeInclusive<i64> = 0..=253_402_300_799_999_999;
+
+impl Timestamp {
+    /// Writes RFC 3339 in UTC with `Z` and as many fractional digits as the moment has. Every answer holds several, and
+    /// this takes a tenth of the time of the general way. None: it lies outside the years 1970-9999.
+    pub fn print(self, text: &mut [u8; TEXT_BYTES]) -> Option<&str> {
+        if !PRINTED.contains(&self.0) {
+            return None;
+        }
+        let micros = self.0.unsigned_abs();
+        let (seconds, fraction) = (micros / 1_000_000, micros % 1_000_000);
+        let (days, second) = (seconds / 86_400, seconds % 86_400);
+        let (year, month, day) = date(days);
+        *text = *b"0000-00-00T00:00:00.000000Z";
+        digits(&mut text[0..4], year);
+        digits(&mut text[5..7], month);
+        digits(&mut text[8..10], day);
+        digits(&mut text[11..13], second / 3600);
+        digits(&mut text[14..16], second / 60 % 60);
+        digits(&mut text[17..19], second % 60);
+        digits(&mut text[20..26], fraction);
+        // Without a fraction the point goes, too.
+        let end = if fraction == 0 {
+            19
+        } else {
+            text[..26].iter().rposition(|digit| *digit != b'0').map_or(19, |last| last + 1)
+        };
+        text[end] = b'Z';
+        std::str::from_utf8(&text[..=end]).ok()
+    }
+}
+
+/// Year, month and day of the day number `days` after 1970-01-01: in eras of 400 years and years that begin in March, so
+/// that the leap day is a year's last.
+fn date(days: u64) -> (u64, u64, u64) {
+    let days = days + 719_468;
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * from_march + 2) / 5 + 1;
+    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
+    let year = era * 400 + year_of_era + u64::from(month <= 2);
+    (year, month, day)
+}
+
+/// Fills `text` with the last digits of `number`.
+fn digits(text: &mut [u8], mut number: u64) {
+    for place in text.iter_mut().rev() {
+        *place = b'0' + u8::try_from(number % 10).unwrap_or(0);
+        number /= 10;
+    }
+}
+
 impl fmt::Display for Timestamp {
-    /// RFC 3339 in UTC with `Z`, with as many fractional digits as the moment has.
+    /// As [`Timestamp::print`] does; a moment outside its years in microseconds.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match jiff::Timestamp::from_microsecond(self.0) {
-            Ok(moment) => fmt::Display::fmt(&moment, f),
-            Err(_) => write!(f, "{} us", self.0),
+        match self.print(&mut [0; TEXT_BYTES]) {
+            Some(text) => f.write_str(text),
+            None => write!(f, "{} us", self.0),
         }
     }
 }
@@ -81,6 +140,13 @@ impl fmt::Display for Timestamp {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The library ends a day before the year 9999 does.
+    const LIBRARY: std::ops::RangeInclusive<i64> = 0..=253_402_207_199_999_999;
+
+    fn library(micros: i64) -> String {
+        jiff::Timestamp::from_microsecond(micros).unwrap().to_string()
+    }
 
     #[test]
     fn parses_and_prints_rfc_3339() {
@@ -90,6 +156,32 @@ mod tests {
             Timestamp::parse("2026-01-28T10:30:00Z").unwrap().to_string(),
             "2026-01-28T10:30:00Z"
         );
+    }
+
+    #[test]
+    fn prints_the_first_and_the_last_moment_and_every_day_as_the_library_does() {
+        let check = |micros| assert_eq!(Timestamp(micros).to_string(), library(micros));
+        check(*PRINTED.start());
+        check(*LIBRARY.end());
+        (0..)
+            .map(|day| day * 86_400_000_000)
+            .take_while(|day| LIBRARY.contains(day))
+            .for_each(check);
+        assert_eq!(Timestamp(*PRINTED.end()).to_string(), "9999-12-31T23:59:59.999999Z");
+        for outside in [-1, *PRINTED.end() + 1] {
+            assert_eq!(Timestamp(outside).to_string(), format!("{outside} us"));
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn prints_any_moment_as_the_library_does(micros in LIBRARY, coarse in 0..7_u32) {
+            let unit = 10_i64.pow(coarse);
+            let micros = micros / unit * unit;
+            let library = library(micros);
+            assert_eq!(Timestamp(micros).to_string(), library);
+            assert_eq!(Timestamp::parse(&library), Some(Timestamp(micros)));
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::io::Write;
 use bumpalo::Bump;
 use bumpalo::collections::Vec as ArenaVec;
 
-use crate::domain::time::Timestamp;
+use crate::domain::time::{TEXT_BYTES, Timestamp};
 
 /// A JSON text under construction. Commas are placed by the writer.
 pub struct Json<'a> {
@@ -62,8 +62,8 @@ impl<'a> Json<'a> {
     pub fn member(&mut self, name: &'static str) -> &mut Self {
         self.separate();
         self.out.push(b'"');
-        self.out.extend_from_slice(name.as_bytes());
-        self.out.extend_from_slice(b"\":");
+        self.out.extend_from_slice_copy(name.as_bytes());
+        self.out.extend_from_slice_copy(b"\":");
         self.comma = false;
         self
     }
@@ -93,7 +93,7 @@ impl<'a> Json<'a> {
         self.separate();
         self.out.push(b'"');
         for part in parts {
-            self.out.extend_from_slice(part.as_bytes());
+            self.out.extend_from_slice_copy(part.as_bytes());
         }
         self.out.push(b'"');
     }
@@ -117,14 +117,16 @@ impl<'a> Json<'a> {
     }
 
     pub fn time(&mut self, time: Timestamp) {
-        self.separate();
-        let _ = write!(self.out, "\"{time}\"");
+        match time.print(&mut [0; TEXT_BYTES]) {
+            Some(text) => self.text_parts(&[text]),
+            None => self.text(&time.to_string()),
+        }
     }
 
     /// JSON text, as it is.
     pub fn raw(&mut self, json: &str) {
         self.separate();
-        self.out.extend_from_slice(json.as_bytes());
+        self.out.extend_from_slice_copy(json.as_bytes());
     }
 
     /// Any value that serde knows.
