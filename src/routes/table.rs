@@ -283,6 +283,11 @@ pub fn find(method: &Method, path: &str, port: Port) -> Found {
 
 /// Whether a path, as sent, has the shape of a route's path.
 fn fits(pattern: &str, path: &str) -> bool {
+    // The first letter sorts out nearly every route at no cost.
+    let first = pattern.as_bytes().get(1);
+    if first != path.as_bytes().get(1) && first != Some(&b'{') {
+        return false;
+    }
     let (mut pattern, mut path) = (pattern.split('/'), path.split('/'));
     loop {
         match (pattern.next(), path.next()) {

@@ -22,11 +22,25 @@ const KEEP_S: u64 = 60;
 pub(super) type Digest = [u8; 32];
 
 struct Entry {
-    principal: Arc<Principal>,
     /// The key set that verified it.
     generation: u64,
-    until: f64,
-    not_before: f64,
+    kept: Kept,
+}
+
+/// Who sent a token, and between which seconds that may be said without verifying it anew.
+#[derive(Clone)]
+pub(super) struct Kept {
+    pub(super) principal: Arc<Principal>,
+    pub(super) until: f64,
+    pub(super) not_before: f64,
+}
+
+impl Kept {
+    /// Whether it may be said at `now_s`. The clock may have been set back since the token was verified.
+    pub(super) fn is_good_at(&self, now_s: u64) -> bool {
+        let now = seconds(now_s);
+        now < self.until && now + LEEWAY_S >= self.not_before
+    }
 }
 
 /// Verified tokens by their digest.
@@ -47,16 +61,14 @@ impl Cache {
     }
 
     /// The principal of a token that the key set `generation` has verified and that is good at `now_s`.
-    pub(super) fn get(&self, key: &Digest, generation: u64, now_s: u64) -> Option<Arc<Principal>> {
+    pub(super) fn get(&self, key: &Digest, generation: u64, now_s: u64) -> Option<Kept> {
         let mut shard = self.shard(key).lock();
         let entry = shard.get(key)?;
-        let now = seconds(now_s);
-        if entry.generation != generation || now >= entry.until {
+        if entry.generation != generation || seconds(now_s) >= entry.kept.until {
             shard.remove(key);
             return None;
         }
-        // The clock may have been set back since the token was verified.
-        (now + LEEWAY_S >= entry.not_before).then(|| Arc::clone(&entry.principal))
+        entry.kept.is_good_at(now_s).then(|| entry.kept.clone())
     }
 
     /// Keeps the principal of a token that the key set `generation` has just verified.
@@ -73,7 +85,8 @@ impl Cache {
         if shard.len() >= SHARD_ENTRIES_MAX && !shard.contains_key(&key) {
             make_room(&mut shard, seconds(now_s));
         }
-        shard.insert(key, Entry { principal, generation, until, not_before: times.not_before });
+        let kept = Kept { principal, until, not_before: times.not_before };
+        shard.insert(key, Entry { generation, kept });
     }
 
     /// Forgets everything: the keys have changed.
@@ -103,11 +116,11 @@ pub(super) struct Times {
 /// Drops what has expired, else the entry that would expire first. A scan of one small shard, and only after a
 /// signature was verified, which costs more.
 fn make_room(shard: &mut HashMap<Digest, Entry>, now: f64) {
-    shard.retain(|_, entry| now < entry.until);
+    shard.retain(|_, entry| now < entry.kept.until);
     if shard.len() < SHARD_ENTRIES_MAX {
         return;
     }
-    let first = shard.iter().min_by(|(_, a), (_, b)| a.until.total_cmp(&b.until));
+    let first = shard.iter().min_by(|(_, a), (_, b)| a.kept.until.total_cmp(&b.kept.until));
     if let Some(key) = first.map(|(key, _)| *key) {
         shard.remove(&key);
     }

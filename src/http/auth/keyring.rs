@@ -91,6 +91,11 @@ impl Keyring {
         Arc::clone(&self.current.read())
     }
 
+    /// The number of the key set of this moment.
+    pub(super) fn generation(&self) -> u64 {
+        self.current.read().generation
+    }
+
     /// Wishes for newer keys. Never blocks.
     pub(super) fn ask(&self, now_s: u64) -> Asked {
         let Some(ask) = &self.ask else { return Asked::TooSoon };
