@@ -4,6 +4,7 @@
 //! them is in [`Shared`]. A desk never blocks on a loop: what may take long is sent to a worker by the route table,
 //! and what must be durable goes to the intake thread with a return address.
 
+mod answers;
 mod events;
 mod internal;
 pub mod lobby;
@@ -28,7 +29,9 @@ use crate::domain::door::{trace_id_hex, traceparent};
 use crate::domain::event::{Envelope, TraceContext};
 use crate::domain::ids::TenantId;
 use crate::domain::log_row::LogRow;
-use crate::http::auth::{self, AuthError, Authenticator, KEYS_WAIT, Principal, Role, unix_seconds};
+use crate::http::auth::{
+    self, AuthError, Authenticator, KEYS_WAIT, Principal, Recent, Role, unix_seconds,
+};
 use crate::http::front::FrontHandle;
 use crate::http::{Admission, App, Handled, Head, Place, Reply, Request, ReturnAddress};
 use crate::intake::Posting;
@@ -38,6 +41,7 @@ use crate::room::{NoRoom, Rooms};
 use crate::store::{Reader, Store, StoreError, WriteState};
 use crate::telemetry::metrics::Metrics;
 use crate::view::json::Json;
+use answers::Answers;
 use problem::{Kind, Problem};
 use table::{Body, Found, Pairs, Route, Scope};
 
@@ -92,6 +96,8 @@ pub struct Desk {
     reader: Box<dyn Reader>,
     /// The state of a generator of trace ids (splitmix64), seeded from the system.
     random: u64,
+    tokens: Recent,
+    answers: Answers,
 }
 
 /// What a request's handler works with.
@@ -117,7 +123,8 @@ impl Desk {
         let random = uuid::Uuid::now_v7().as_u128();
         #[expect(clippy::cast_possible_truncation, reason = "half of the random bits are wanted")]
         let random = (random >> 64) as u64 ^ random as u64;
-        Ok(Self { shared, reader, random })
+        let (tokens, answers) = (Recent::default(), Answers::default());
+        Ok(Self { shared, reader, random, tokens, answers })
     }
 
     fn random_u64(&mut self) -> u64 {
@@ -136,7 +143,7 @@ impl Desk {
     }
 
     /// Finds the route and who is asking.
-    fn look_at(&self, head: &Head<'_>, trace: TraceContext) -> Result<Admitted, Problem> {
+    fn look_at(&mut self, head: &Head<'_>, trace: TraceContext) -> Result<Admitted, Problem> {
         if self.shared.development && !is_loopback_host(head.headers.get("host")) {
             return Err(Problem::new(Kind::MisdirectedRequest, Kind::MisdirectedRequest.help()));
         }
@@ -174,16 +181,18 @@ impl Desk {
         if head.headers.count("authorization") > 1 {
             return Err(unauthorized("there is more than one Authorization field"));
         }
-        let caller = match self.shared.authenticator.check(authorization, unix_seconds()) {
-            Ok(principal) => {
-                allowed(&principal, needed)?;
-                Caller::Known(principal)
-            }
-            Err(AuthError::Retry) => {
-                Caller::Unknown { authorization: authorization.unwrap_or_default().to_owned() }
-            }
-            Err(error) => return Err(auth_problem(&error)),
-        };
+        let authenticator = &self.shared.authenticator;
+        let caller =
+            match authenticator.check_again(&mut self.tokens, authorization, unix_seconds()) {
+                Ok(principal) => {
+                    allowed(&principal, needed)?;
+                    Caller::Known(principal)
+                }
+                Err(AuthError::Retry) => {
+                    Caller::Unknown { authorization: authorization.unwrap_or_default().to_owned() }
+                }
+                Err(error) => return Err(auth_problem(&error)),
+            };
         Ok(Admitted { route, caller, trace })
     }
 

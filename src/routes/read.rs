@@ -3,9 +3,11 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
+use bumpalo::Bump;
+
 use super::problem::{Kind, Problem};
 use super::stream::LogStream;
-use super::{Desk, Exchange, Outcome, not_found, query, store_problem};
+use super::{Desk, Exchange, Outcome, not_found, query, store_problem, table};
 use crate::domain::dead_letter::Reason;
 use crate::domain::door::event_id;
 use crate::domain::ids::{EventType, ProcessId, Source, StreamKey};
@@ -144,41 +146,64 @@ impl<'a> Exchange<'_, 'a> {
     }
 }
 
+impl<'a> Exchange<'_, 'a> {
+    /// A JSON answer with a tag, or 304 without a body if the client has it already.
+    fn tagged(
+        &self,
+        tag: &'a str,
+        body: impl FnOnce(&'a Bump) -> &'a [u8],
+    ) -> Handled<'a, LogStream> {
+        let known = self.request.head.headers.get("if-none-match").is_some_and(|known| {
+            known == "*" || known.split(',').any(|one| one.trim().trim_start_matches("W/") == tag)
+        });
+        Handled::Reply(Reply {
+            status: if known { 304 } else { 200 },
+            content_type: super::JSON,
+            // The client may keep it but must ask each time whether it still holds.
+            headers: vec![
+                ("ETag", Cow::Borrowed(tag)),
+                ("Cache-Control", Cow::Borrowed("no-cache")),
+            ],
+            body: Cow::Borrowed(if known { &[] } else { body(self.arena) }),
+            close: false,
+        })
+    }
+}
+
 impl Desk {
     pub(super) fn status<'a>(&mut self, exchange: &Exchange<'_, 'a>) -> Outcome<'a> {
         let tenant = exchange.tenant()?;
-        let process = exchange.argument(|text| ProcessId::parse(text).ok())?;
+        let name = table::argument(exchange.route, exchange.request.head.path);
+        let name = name.ok_or_else(not_found)?;
         if !exchange.request.head.query.is_empty() {
             // Everything acknowledged is seen at once here, so `seen` is always met; a wrong value is still wrong.
             let parameters = Parameters::of(exchange)?;
             parameters.parsed("seen", "a stream number", |text| text.parse::<u64>().ok())?;
             parameters.parsed("wait", "a time like 2s, 60s at most", duration)?;
         }
+        let now = self.shared.store.now();
+        // First, see `Reader::status_stamp`.
+        let stamp = self.reader.status_stamp(tenant, &name);
+        if let Some(stamp) = stamp
+            && let Some(answer) = self.answers.find(tenant, &name, stamp, now)
+        {
+            let tag = exchange.arena.alloc_str(&answer.tag);
+            return Ok(exchange.tagged(tag, |arena| arena.alloc_slice_copy(&answer.body)));
+        }
+        let process = ProcessId::parse(&name).map_err(|_| not_found())?;
         let found = self.reader.status(tenant, &process).map_err(|error| store_problem(&error))?;
         let Some(view) = found else { return Err(not_found()) };
-        let now = self.shared.store.now();
         // Staleness comes with time alone, so it is part of the tag; everything else comes with an event.
-        let tag =
-            format!("\"{:x}{}\"", view.version, if view.row.is_stale(now) { "-stale" } else { "" });
-        let known = exchange.request.head.headers.get("if-none-match");
-        if known.is_some_and(|known| {
-            known == "*" || known.split(',').any(|one| one.trim().trim_start_matches("W/") == tag)
-        }) {
-            let headers =
-                vec![("ETag", Cow::Owned(tag)), ("Cache-Control", Cow::Borrowed("no-cache"))];
-            return Ok(Handled::Reply(Reply {
-                status: 304,
-                content_type: super::JSON,
-                headers,
-                body: Cow::Borrowed(&[]),
-                close: false,
-            }));
+        let stale = if view.row.is_stale(now) { "-stale" } else { "" };
+        let tag = bumpalo::format!(in exchange.arena, "\"{:x}{stale}\"", view.version);
+        let tag = tag.into_bump_str();
+        let mut json = Json::new(exchange.arena);
+        view::process::write(&mut json, &view, now);
+        let body = json.finish();
+        if let Some(stamp) = stamp {
+            self.answers.keep(stamp, &view, now, body, tag);
         }
-        let mut reply = exchange.json(200, |json| view::process::write(json, &view, now));
-        // The client may keep it but must ask each time whether it still holds.
-        reply.headers =
-            vec![("ETag", Cow::Owned(tag)), ("Cache-Control", Cow::Borrowed("no-cache"))];
-        Ok(Handled::Reply(reply))
+        Ok(exchange.tagged(tag, |_| body))
     }
 
     pub(super) fn processes<'a>(&mut self, exchange: &Exchange<'_, 'a>) -> Outcome<'a> {

@@ -231,9 +231,23 @@ pub struct ProcessView {
     pub version: u64,
 }
 
+/// What an answer about a process hangs on. While it is the same, so is the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamp {
+    /// Rises with every accepted event of the process, before its acknowledgement.
+    pub accepted: u64,
+    /// Rises with every transaction that may have changed what is stored of any process.
+    pub commits: u64,
+}
+
 /// Answers questions. A poll loop keeps one read snapshot for a turn; [`Reader::end_turn`] gives it up.
 pub trait Reader: Send {
     fn status(&mut self, tenant: &TenantId, process: &ProcessId) -> Result<Option<ProcessView>>;
+    /// What the answer of [`Reader::status`] hangs on right now; ask for it first, then for the answer. None: this
+    /// store cannot tell, and every question must be asked. A text that names no process has a stamp, too.
+    fn status_stamp(&self, _tenant: &TenantId, _process: &str) -> Option<Stamp> {
+        None
+    }
     fn processes(
         &mut self,
         tenant: &TenantId,

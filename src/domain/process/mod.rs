@@ -163,10 +163,14 @@ pub struct Row {
 impl Row {
     /// Whether a process that sends heartbeats has been silent for [`STALE_INTERVALS`] of them.
     pub fn is_stale(&self, now: Timestamp) -> bool {
-        self.heartbeat_seen
-            && matches!(self.status, Status::Running | Status::Active)
-            && self.last_life_at.is_some_and(|life| {
-                now.since(life) > self.heartbeat_interval.saturating_mul(STALE_INTERVALS)
-            })
+        self.stale_after().is_some_and(|last| now > last)
+    }
+
+    /// The last moment at which silence is borne. None: it may be silent for ever.
+    pub fn stale_after(&self) -> Option<Timestamp> {
+        let waited_for =
+            self.heartbeat_seen && matches!(self.status, Status::Running | Status::Active);
+        let life = self.last_life_at.filter(|_| waited_for)?;
+        Some(life.plus(self.heartbeat_interval.saturating_mul(STALE_INTERVALS)))
     }
 }

@@ -13,6 +13,7 @@ use super::connection::{classify, open_writer};
 use super::folder::{Folder, Space};
 use super::log::{LogReader, probe, trim};
 use super::names::unreadable;
+use super::overlay::Overlay;
 use super::reader::state_of;
 use super::streams::unsigned;
 use super::tables::{self, KEPT};
@@ -36,6 +37,7 @@ const SWEEPS_MAX: usize = 10_000;
 pub(super) struct Session {
     folder: Arc<Folder>,
     space: Arc<Space>,
+    overlay: Arc<Overlay>,
     settings: Settings,
     events: Connection,
     log: Connection,
@@ -51,6 +53,7 @@ impl Session {
     pub(super) fn open(
         folder: Arc<Folder>,
         space: Arc<Space>,
+        overlay: Arc<Overlay>,
         settings: Settings,
         events_wal: Arc<WalGauge>,
         log_wal: Arc<WalGauge>,
@@ -63,6 +66,7 @@ impl Session {
             logs_reader: logs::Reader::open(folder.path())?,
             folder,
             space,
+            overlay,
             settings,
             events_wal,
             log_wal,
@@ -83,7 +87,10 @@ impl Session {
             transaction.commit()?;
             Ok(value)
         };
-        run().map_err(|error| classify(call, error))
+        let done = run();
+        // Answers that were given before may be out of date now.
+        self.overlay.committed();
+        done.map_err(|error| classify(call, error))
     }
 
     /// One round of upkeep.

@@ -254,6 +254,7 @@ impl Store for Sqlite {
         Ok(Box::new(keeper::Session::open(
             Arc::clone(&self.folder),
             Arc::clone(&self.space),
+            Arc::clone(&self.overlay),
             self.settings.clone(),
             Arc::clone(&self.events_wal),
             Arc::clone(&self.log_wal),

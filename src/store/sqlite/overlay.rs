@@ -7,13 +7,17 @@
 //! snapshot of `events.db` has the cursor `c` asks [`Overlay::of`] first and [`Overlay::trimmed_to`] second; if that
 //! is above `c` it takes a new snapshot and asks again; else it merges the events above `c`.
 //!
+//! [`Overlay::stamp`] tells whether an answer about a process may have changed since it was given: what it counts rises
+//! after an event is here and before its acknowledgement, and after each commit to `events.db`. So whoever takes the
+//! stamp first and reads afterwards has an answer at least as new as the stamp.
+//!
 //! Only after a start with a longer backlog than fits does it not hold everything. Then intake takes nothing new,
 //! the listener reads from `log.db` ([`Taken::Gap`]), and both go on as soon as the rest fits.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::{self, Receiver, Sender};
@@ -25,6 +29,7 @@ use crate::component::Stop;
 use crate::domain::event::Accepted;
 use crate::domain::ids::{ProcessId, StreamKey, TenantId};
 use crate::domain::time::Timestamp;
+use crate::store::Stamp;
 
 /// Events that may wait for the projection: some two seconds of its work. More would be latency, not throughput.
 pub(super) const EVENTS_MAX: usize = 100_000;
@@ -38,6 +43,10 @@ const EVENT_BYTES: usize = 640;
 /// Parts of the map by process, so that readers on several threads seldom meet. A power of two.
 const SHARDS: usize = 64;
 
+/// Counters of acceptance; processes share one by their hash. So many that a change of one process seldom touches the
+/// answers about others, in 32 KiB.
+const COUNTERS: usize = 4096;
+
 type ByStream = HashMap<(TenantId, StreamKey), SmallVec<[Arc<Accepted>; 4]>>;
 
 /// The accepted events that the projection has not reached. Shared by intake, listener and readers.
@@ -46,6 +55,10 @@ pub(super) struct Overlay {
     shards: Vec<Mutex<ByStream>>,
     hasher: RandomState,
     trimmed_to: AtomicI64,
+    /// How many events that drive a process were accepted, by the hash of the process.
+    accepted: Vec<AtomicU64>,
+    /// How many transactions on `events.db` may have changed what is known of a process.
+    commits: AtomicU64,
     /// The highest durable position.
     log_end: AtomicI64,
     /// Holds at most one ring: a listener that was not there to hear it finds it when it comes.
@@ -78,6 +91,8 @@ impl Overlay {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             hasher: RandomState::new(),
             trimmed_to: AtomicI64::new(projected),
+            accepted: (0..COUNTERS).map(|_| AtomicU64::new(0)).collect(),
+            commits: AtomicU64::new(0),
             log_end: AtomicI64::new(projected),
             bell: channel::bounded(1),
         }
@@ -99,8 +114,11 @@ impl Overlay {
             for event in events.iter().filter(|event| event.position > projected) {
                 if drives_a_process(event) {
                     let key = (event.envelope.tenant.clone(), event.envelope.stream.clone());
+                    let counter = self.counter(key.0.as_str(), key.1.as_str());
                     let mut shard = self.shard(&key).lock();
                     shard.entry(key).or_default().push(Arc::clone(event));
+                    // Afterwards, see the head of this file.
+                    counter.fetch_add(1, Ordering::Release);
                 }
                 waiting.bytes += weight(event);
                 waiting.events.push_back(Arc::clone(event));
@@ -121,6 +139,22 @@ impl Overlay {
         shard.get(&key).cloned().unwrap_or_default()
     }
 
+    /// What an answer about a process hangs on, for a snapshot of `events.db` that shows `commits` at least.
+    pub(super) fn stamp(&self, tenant: &TenantId, process: &str, commits: u64) -> Stamp {
+        let accepted = self.counter(tenant.as_str(), process).load(Ordering::Acquire);
+        Stamp { accepted, commits }
+    }
+
+    /// A transaction on `events.db` has been committed.
+    pub(super) fn committed(&self) {
+        self.commits.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// How often that was said: a snapshot begun after this call shows at least these.
+    pub(super) fn commits(&self) -> u64 {
+        self.commits.load(Ordering::Acquire)
+    }
+
     /// Everything at or below was removed, and is in `events.db` for any snapshot begun after this call.
     pub(super) fn trimmed_to(&self) -> i64 {
         self.trimmed_to.load(Ordering::Acquire)
@@ -128,6 +162,7 @@ impl Overlay {
 
     /// The projection has committed everything up to this position.
     pub(super) fn projected(&self, up_to_position: i64) {
+        self.committed();
         let gone: Vec<_> = {
             let mut waiting = self.waiting.lock();
             // First, see the head of this file.
@@ -222,6 +257,13 @@ impl Overlay {
         let _ = self.bell.0.try_send(());
     }
 
+    /// The counter of a process, found without making a key of its names.
+    fn counter(&self, tenant: &str, process: &str) -> &AtomicU64 {
+        let hash = self.hasher.hash_one((tenant, process));
+        let index = usize::try_from(hash % COUNTERS as u64).expect("less than the counters");
+        &self.accepted[index]
+    }
+
     fn shard(&self, key: &(TenantId, StreamKey)) -> &Mutex<ByStream> {
         let hash = self.hasher.hash_one(key);
         let index = usize::try_from(hash % SHARDS as u64).expect("less than the number of shards");
@@ -280,6 +322,23 @@ mod tests {
         overlay.projected(7);
         assert_eq!(overlay.backlog(), (0, None));
         assert!(overlay.shards.iter().all(|shard| shard.lock().is_empty()));
+    }
+
+    #[test]
+    fn the_stamp_of_a_process_changes_with_its_events_and_with_each_commit() {
+        let overlay = Overlay::new(0);
+        let tenant = TenantId::parse("t1").unwrap();
+        let stamp = || overlay.stamp(&tenant, "a", overlay.commits());
+        let fresh = stamp();
+        assert_eq!(stamp(), fresh);
+        add(&overlay, &[(1, "a")]);
+        let accepted = stamp();
+        assert_ne!(accepted, fresh);
+        overlay.projected(1);
+        let projected = stamp();
+        assert_ne!(projected, accepted);
+        overlay.committed();
+        assert_ne!(stamp(), projected);
     }
 
     #[test]

@@ -31,7 +31,7 @@ use crate::domain::process::{Policy, RunRow, State};
 use crate::domain::time::Timestamp;
 use crate::store::{
     self, DeadLetterFilter, EventFilter, LogFilter, Page, Paged, ProcessFilter, ProcessView,
-    Result, StoreError, StoredEvent, StoredLog, StreamState,
+    Result, Stamp, StoreError, StoredEvent, StoredLog, StreamState,
 };
 
 /// The read session.
@@ -48,6 +48,8 @@ pub(super) struct Reader {
 struct Turn {
     /// Everything up to here is in this snapshot.
     position: i64,
+    /// These commits at least are in this snapshot.
+    commits: u64,
     /// The event tables of this snapshot, read when first asked for.
     spans: Option<Arc<[Span]>>,
 }
@@ -78,9 +80,10 @@ impl Reader {
         if !self.connection.is_autocommit() {
             self.connection.execute_batch("ROLLBACK")?;
         }
+        let commits = self.overlay.commits();
         self.connection.prepare_cached("BEGIN")?.execute([])?;
         let position = projection::position(&self.connection)?;
-        self.turn = Some(Turn { position, spans: None });
+        self.turn = Some(Turn { position, commits, spans: None });
         Ok(position)
     }
 
@@ -156,6 +159,13 @@ impl Reader {
 impl store::Reader for Reader {
     fn status(&mut self, tenant: &TenantId, process: &ProcessId) -> Result<Option<ProcessView>> {
         self.read_status(tenant, process)
+    }
+
+    fn status_stamp(&self, tenant: &TenantId, process: &str) -> Option<Stamp> {
+        // Within a turn answers are as old as its snapshot, and so is the stamp.
+        let commits =
+            self.turn.as_ref().map_or_else(|| self.overlay.commits(), |turn| turn.commits);
+        Some(self.overlay.stamp(tenant, process, commits))
     }
 
     fn processes(
