@@ -8,6 +8,7 @@
 mod alarm;
 mod drive;
 mod freshness;
+mod idle;
 mod link;
 mod reply;
 mod tally;
@@ -50,7 +51,8 @@ Examples:
   sentinel load --duplicates 0.1 --invalid 0.01        a tenth is sent again, a hundredth is refused with 400
   sentinel load --mode status --connections 8          GET /status/{id} of 1,000 processes
   sentinel load --mode logs --batch 1000               log rows, 1,000 a request
-  sentinel load --mode constant                        GET /health: what the front alone can do";
+  sentinel load --mode constant                        GET /health: what the front alone can do
+  sentinel load --mode idle --connections 10000        connections that are held and not used";
 
 /// What is asked of the service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -63,6 +65,8 @@ pub enum Mode {
     Logs,
     /// GET /health
     Constant,
+    /// GET /health once on each connection, which is then held unused and asked again at the end
+    Idle,
 }
 
 /// The options of `sentinel load`.
@@ -134,13 +138,17 @@ pub fn run(args: LoadArgs, token: String) -> anyhow::Result<()> {
 fn measure(args: &LoadArgs, token: &str, loud: bool) -> anyhow::Result<Tally> {
     check(args)?;
     let server = Server::parse(&args.url, token)?;
-    let mut driver = Driver::connect(server.address, args.connections)?;
     let mut tally = Tally::new(args.accept.clone());
+    if args.mode == Mode::Idle {
+        idle::hold(&server, args.connections, args.duration, loud, &mut tally)?;
+        return Ok(tally);
+    }
+    let mut driver = Driver::connect(server.address, args.connections)?;
     let mut workload: Box<dyn Workload> = match args.mode {
         Mode::Events => Box::new(Events::new(args, &server, workload::tenant_of(token)?)),
         Mode::Logs => Box::new(Logs::new(args, &server)),
         Mode::Status => Box::new(Plain::status(&server, SEEDED)),
-        Mode::Constant => Box::new(Plain::constant(&server)),
+        Mode::Constant | Mode::Idle => Box::new(Plain::constant(&server)),
     };
     if matches!(args.mode, Mode::Status | Mode::Logs) {
         let mut seeds = Seeds::new(&server, SEEDED);

@@ -206,6 +206,22 @@ fn status_and_logs_start_their_processes_first() {
 }
 
 #[test]
+fn idle_connections_are_asked_at_the_beginning_and_at_the_end() {
+    let asked = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&asked);
+    let url = serve(move |_| {
+        count.fetch_add(1, Ordering::Relaxed);
+        (200, "", "{}".into())
+    });
+    let more = ["--mode", "idle", "--connections", "20", "--duration", "50ms"];
+    let tally = load(&url, &more);
+    assert!(tally.is_clean(), "{}", tally.summary());
+    assert_eq!((tally.accepted, asked.load(Ordering::Relaxed)), (40, 40));
+    let closing = serve(|_| (200, "Connection: close\r\n", "{}".into()));
+    assert!(!load(&closing, &more).is_clean());
+}
+
+#[test]
 fn at_a_fixed_rate_a_stall_shows_in_the_requests_that_it_held_up() {
     let first = AtomicU64::new(0);
     let url = serve(move |_| {
