@@ -4,7 +4,7 @@
 //! In flight is taken literally. The intake thread is held up while so many posts are under way, one on each of so many
 //! connections, and what is allocated then and was not before is theirs. A `/status` is never waiting anywhere, so for
 //! it stands everything that it allocates, which is more than it ever holds, and the part of the arena that it takes.
-//! The memory of SQLite is not counted: it belongs to a thread's session and not to a request.
+//! The memory of `SQLite` is not counted: it belongs to a thread's session and not to a request.
 //!
 //! This module prints a table and fails when a request in flight holds more than [`GOAL_BYTES`].
 
