@@ -75,8 +75,8 @@ pub const TEXT_BYTES: usize = 27;
 const PRINTED: std::ops::RangeInclusive<i64> = 0..=253_402_300_799_999_999;
 
 impl Timestamp {
-    /// Writes RFC 3339 in UTC with `Z` and as many fractional digits as the moment has. Every answer holds several, and
-    /// this takes a tenth of the time of the general way. None: it lies outside the years 1970-9999.
+    /// Writes RFC 3339 in UTC with `Z` and as many fractional digits as the moment has. Every answer holds several, so
+    /// it is done by hand. None: it lies outside the years 1970-9999.
     pub fn print(self, text: &mut [u8; TEXT_BYTES]) -> Option<&str> {
         if !PRINTED.contains(&self.0) {
             return None;

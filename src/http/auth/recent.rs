@@ -1,5 +1,5 @@
 //! The tokens that one thread saw last. This module spares the digest and the lock of a token that the same thread has
-//! just had: it compares the whole field instead, which is a twentieth of the work.
+//! just had: it compares the whole field instead.
 //!
 //! What must stay true: an entry is good for as long as the shared cache's entry that it was copied from, for the same
 //! key set and between the same seconds, and not longer. The comparison takes the same time wherever two fields
@@ -13,7 +13,7 @@ use super::principal::Principal;
 
 /// Callers with a token of their own that a thread serves at once without falling back on the shared cache.
 const PLACES: usize = 64;
-/// A longer field is not kept, which bounds a thread's part to 64 KiB. Most tokens have 400 to 1000 bytes.
+/// A longer field is not kept, which bounds a thread's part to 64 KiB. A longer one falls back on the shared cache.
 const FIELD_BYTES_MAX: usize = 1024;
 
 struct Entry {

@@ -79,7 +79,7 @@ fn prepare(connection: &Connection) -> rusqlite::Result<()> {
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DML, false)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DDL, false)?;
     // Without it a statement is planned anew whenever a parameter of it is bound that an index with a condition might
-    // depend on: eight tenths of the cost of a read by key. Conditions of ours name their values, so nothing is lost.
+    // depend on: two thirds of the CPU of a status request. Conditions of ours name their values, so nothing is lost.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     connection.pragma_update(None, "trusted_schema", false)?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
