@@ -27,7 +27,7 @@ pub fn internal(
     trace: TraceContext,
     mut fresh_id: impl FnMut() -> uuid::Uuid,
 ) -> Result<Envelope, DoorError> {
-    let text = match utf8(body)?.trim_ascii() {
+    let text = match utf8(body)?.trim_matches([' ', '\t', '\n', '\r']) {
         "" | "null" => "{}",
         text => text,
     };

@@ -389,6 +389,15 @@ const REPORT: &str = r#"{"process_id":"p","event_id":"e","run_id":"r","occurred_
  "process_name":"n","expected_duration_s":5,"metadata":{"a":[1]},"current_step":"s","progress_percent":4.5,
  "message":"m","result":{"x":1},"error_code":-1,"error_message":"m","stack_trace":"t","level":"INFO","details":[1]}"#;
 
+#[test]
+fn only_the_white_space_of_json_may_surround_a_body() {
+    let door = |body: &[u8]| {
+        internal(&tenant(), ReportKind::Start, None, body, None, TRACE, uuid::Uuid::nil)
+    };
+    assert_eq!(&*door(b" \t\r\n{} \n").unwrap().payload, "{}");
+    assert!(matches!(door(b"\x0c{}"), Err(DoorError::NotJson(_))));
+}
+
 proptest! {
     #[test]
     fn no_bytes_make_a_door_panic(bytes in prop::collection::vec(any::<u8>(), 0..120), kind in 0_usize..8) {
