@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crossbeam::channel::Sender;
 
-use crate::component::Component;
+use crate::component::{Component, step_back};
 use crate::domain::time::Timestamp;
 use crate::store::{KeeperSession, Result, StoreError, Upkeep};
 use crate::telemetry::metrics::{Metrics, ProcessStatusLabel};
@@ -44,6 +44,7 @@ pub fn start(
     ended: Sender<String>,
 ) -> io::Result<Component> {
     Component::start("keeper", ended, move |stop| {
+        step_back();
         while stop.sleep(UPKEEP_PAUSE) {
             match keeper.pass(&mut *session, (keeper.clock)()) {
                 Ok(_) => {}

@@ -6,9 +6,10 @@
 //!
 //! # Pace
 //!
-//! A commit of few rows costs nearly as much as one of a thousand. So after a settle the listener lets the next
-//! batch gather, for at most [`LINGER`]; when nothing has happened for that long, the first event goes through at
-//! once. Nobody waits for it: `/status` sees what is accepted without it.
+//! A commit of few rows costs much more for each of them than one of a thousand. So after a settle the listener lets
+//! the next batch gather ([`linger`]): shortly while little comes, so that lists and streams are fresh, and for longer
+//! the more comes, because then there is no processor to waste. When nothing has happened for that long, the first
+//! event goes through at once. Nobody waits for it: `/status` sees what is accepted without it.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -18,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam::channel::Sender;
 
-use crate::component::{Component, Stop};
+use crate::component::{Component, Stop, step_back};
 use crate::domain::apply::{self, Change, Item};
 use crate::domain::dead_letter::{DeadLetter, Reason};
 use crate::domain::event::Accepted;
@@ -33,8 +34,12 @@ use crate::telemetry::metrics::Metrics;
 pub const BATCH_MAX: usize = 4000;
 /// So many waiting messages are worth a commit at once: the curve of cost per event is flat from here on.
 pub const BATCH_ENOUGH: u64 = 1000;
+/// The shortest time from one batch to the next.
+pub const LINGER_MIN: Duration = Duration::from_millis(1);
 /// The longest that a waiting message lets others gather.
-pub const LINGER: Duration = Duration::from_millis(20);
+pub const LINGER_MAX: Duration = Duration::from_millis(20);
+/// What each message of the last batch adds to the time from it to the next.
+pub const LINGER_PER_MESSAGE: Duration = Duration::from_micros(60);
 /// How often the gathering is looked at.
 const GATHER_PAUSE: Duration = Duration::from_millis(5);
 /// How long a claim waits for a first message. The watermark is behind by this much while nothing happens.
@@ -98,11 +103,16 @@ pub fn start(
     ended: Sender<String>,
 ) -> io::Result<Component> {
     Component::start(format!("listener-{number}"), ended, move |stop| {
+        // Whoever posts waits for intake; nobody waits for a batch.
+        step_back();
         let mut jitter = Jitter::new(number);
         while !stop.is_set() {
             let began = Instant::now();
             let passed = listener.pass(&mut *session, CLAIM_WAIT, &stop, &mut jitter)?;
-            if passed.settled > 0 && passed.drained && !listener.gather(began, &stop) {
+            if passed.settled > 0
+                && passed.drained
+                && !listener.gather(began, linger(passed.settled), &stop)
+            {
                 break;
             }
         }
@@ -287,10 +297,10 @@ impl Listener {
         }
     }
 
-    /// Lets the next batch gather after one that began at `began`. False: it is time to stop.
-    fn gather(&self, began: Instant, stop: &Stop) -> bool {
+    /// Lets the next batch gather for `linger` since the last one began. False: it is time to stop.
+    fn gather(&self, began: Instant, linger: Duration, stop: &Stop) -> bool {
         loop {
-            let left = LINGER.saturating_sub(began.elapsed());
+            let left = linger.saturating_sub(began.elapsed());
             if left.is_zero() || (self.backlog)().0 >= BATCH_ENOUGH {
                 return !stop.is_set();
             }
@@ -299,6 +309,12 @@ impl Listener {
             }
         }
     }
+}
+
+/// How long after a batch of `settled` messages began the next one is due.
+fn linger(settled: usize) -> Duration {
+    let messages = u32::try_from(settled.min(BATCH_MAX)).unwrap_or(u32::MAX);
+    (LINGER_MIN + LINGER_PER_MESSAGE * messages).min(LINGER_MAX)
 }
 
 /// What a committed attempt leaves to be counted.

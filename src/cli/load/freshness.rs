@@ -1,4 +1,5 @@
-//! How soon an acknowledged event is visible in its stream. This module asks for sampled events until they are there.
+//! How soon an acknowledged event is visible. This module asks for sampled events until they are there: for the
+//! progress of a process in its status, for every other event in its stream.
 //!
 //! It has a thread and a connection of its own, so that its questions neither wait for the load nor hold it up, and
 //! looks for one event at a time, so that it is not itself a load.
@@ -16,6 +17,7 @@ use super::tally::Tally;
 use super::workload::Sample;
 use super::{Server, reply};
 use crate::component::{Component, Stop};
+use crate::domain::time::Timestamp;
 
 /// The pause between two samples.
 const BETWEEN: Duration = Duration::from_millis(25);
@@ -29,10 +31,16 @@ const VISIBLE_MAX: Duration = Duration::from_secs(30);
 /// Results kept until the end: more than samples taken in an hour.
 const RESULTS_MAX: usize = 200_000;
 
+/// An event that became visible.
+struct Found {
+    in_status: bool,
+    took: Duration,
+}
+
 /// Looks for sampled events.
 pub(super) struct Sampler {
     samples: Sender<Sample>,
-    results: Receiver<Duration>,
+    results: Receiver<Found>,
     component: Component,
 }
 
@@ -60,8 +68,10 @@ impl Sampler {
         drop(samples);
         // Past the deadline of the last sample and of its last question.
         let over = component.join_by(Instant::now() + VISIBLE_MAX + CONNECT_MAX * 2);
-        for took in results.try_iter() {
-            tally.freshness.add(took);
+        for found in results.try_iter() {
+            let latencies =
+                if found.in_status { &mut tally.status_freshness } else { &mut tally.freshness };
+            latencies.add(found.took);
         }
         match over {
             crate::component::End::Clean => {}
@@ -74,31 +84,38 @@ impl Sampler {
 fn watch(
     server: &Server,
     wanted: &Receiver<Sample>,
-    found: &Sender<Duration>,
+    found: &Sender<Found>,
     stop: &Stop,
 ) -> anyhow::Result<()> {
     let mut client = Client { server, stream: None, answer: Vec::new() };
     while let Ok(sample) = wanted.recv() {
-        let request = format!(
-            "GET /v1/streams/{}/events?after={}&limit=1 HTTP/1.1\r\n{}\r\n",
-            sample.placed.stream,
-            sample.stream_seq - sample.stream_seq.min(1),
-            server.fields
-        );
+        let placed = &sample.placed;
+        let path = match placed.progress_at {
+            Some(_) => format!("/status/{}", placed.stream),
+            None => {
+                let before = sample.stream_seq - sample.stream_seq.min(1);
+                format!("/v1/streams/{}/events?after={before}&limit=1", placed.stream)
+            }
+        };
+        let request = format!("GET {path} HTTP/1.1\r\n{}\r\n", server.fields);
         loop {
             let asked = client.ask(&request);
             let took = sample.acknowledged.elapsed();
-            match asked? {
-                // The stream's first event may not have been applied yet.
-                (404, _) => {}
-                (200, body) if memmem::find(body, sample.placed.event_id.as_bytes()).is_some() => {
-                    if found.try_send(took).is_err() {
-                        return Ok(());
-                    }
-                    break;
+            let is_there = match asked? {
+                // The first event may not have been applied yet.
+                (404, _) => false,
+                (200, body) => match placed.progress_at {
+                    Some(at) => updated_at(body).is_some_and(|updated| updated >= at),
+                    None => memmem::find(body, placed.event_id.as_bytes()).is_some(),
+                },
+                (status, _) => bail!("status {status} of {path}"),
+            };
+            if is_there {
+                let in_status = placed.progress_at.is_some();
+                if found.try_send(Found { in_status, took }).is_err() {
+                    return Ok(());
                 }
-                (200, _) => {}
-                (status, _) => bail!("status {status} of a stream"),
+                break;
             }
             if took > VISIBLE_MAX {
                 bail!("event {} never became visible", sample.placed.event_id);
@@ -108,6 +125,14 @@ fn watch(
         stop.sleep(BETWEEN);
     }
     Ok(())
+}
+
+/// When the process of a status last changed.
+fn updated_at(body: &[u8]) -> Option<Timestamp> {
+    const MEMBER: &[u8] = br#""last_update_at":""#;
+    let text = &body[memmem::find(body, MEMBER)? + MEMBER.len()..];
+    let text = &text[..memchr::memchr(b'"', text)?];
+    Timestamp::parse(str::from_utf8(text).ok()?)
 }
 
 /// A connection that asks and waits.

@@ -109,7 +109,8 @@ pub struct LoadArgs {
     /// Size of an event's payload, or of a log row's message.
     #[arg(long, default_value_t = 500)]
     pub payload_bytes: usize,
-    /// Also measure how soon after its acknowledgement an event is visible in its stream, on a sample of them.
+    /// Also measure how soon after its acknowledgement an event is visible, on a sample of them: the progress of a
+    /// process in its status, every other event in its stream.
     #[arg(long)]
     pub freshness: bool,
     /// A further status that is counted as a rejection and is no failure, such as 503 to see how overload is answered.

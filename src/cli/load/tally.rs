@@ -77,7 +77,10 @@ pub(super) struct Tally {
     /// How far the last request was behind the moment at which it was due.
     pub(super) behind: Duration,
     pub(super) latencies: Latencies,
+    /// Until an event was in its stream.
     pub(super) freshness: Latencies,
+    /// Until the progress of a process was in its status.
+    pub(super) status_freshness: Latencies,
 }
 
 impl Tally {
@@ -94,6 +97,7 @@ impl Tally {
             behind: Duration::ZERO,
             latencies: Latencies::new(),
             freshness: Latencies::new(),
+            status_freshness: Latencies::new(),
         }
     }
 
@@ -138,6 +142,8 @@ impl Tally {
             "events_per_s": self.per_second(),
             "ack_ms": self.latencies.json(),
             "freshness_ms": (self.freshness.count() > 0).then(|| self.freshness.json()),
+            "status_freshness_ms":
+                (self.status_freshness.count() > 0).then(|| self.status_freshness.json()),
         })
     }
 
@@ -158,9 +164,13 @@ impl Tally {
             line(format!("rejected with {status}: {events}"));
         }
         line(format!("answer:  {}", self.latencies.line()));
-        if self.freshness.count() > 0 {
-            let count = self.freshness.count();
-            line(format!("visible: {} after the answer ({count} samples)", self.freshness.line()));
+        for (what, found) in [("stream", &self.freshness), ("status", &self.status_freshness)] {
+            if found.count() > 0 {
+                let (figures, count) = (found.line(), found.count());
+                line(format!(
+                    "visible in the {what}: {figures} after the answer ({count} samples)"
+                ));
+            }
         }
         if self.behind > Duration::from_millis(100) {
             let behind = self.behind.as_secs_f64();

@@ -249,6 +249,28 @@ fn freshness_is_the_time_from_the_answer_until_the_event_is_in_its_stream() {
 }
 
 #[test]
+fn the_progress_of_a_process_is_looked_for_in_its_status() {
+    let (newest, all) = (Mutex::new(String::new()), Mutex::new(String::new()));
+    let url = serve(move |heard| {
+        if heard.line.starts_with("GET /v1/streams/load-process-") {
+            return (200, "", all.lock().clone());
+        }
+        if heard.line.starts_with("GET /status/load-process-") {
+            return (200, "", format!(r#"{{"last_update_at":"{}"}}"#, newest.lock()));
+        }
+        let event: serde_json::Value = serde_json::from_str(&heard.body).unwrap();
+        all.lock().push_str(&heard.body);
+        *newest.lock() = event["timestampUtc"].as_str().unwrap().to_string();
+        (202, "", r#"{"streamSeq":1}"#.into())
+    });
+    let more = ["--rate", "2000", "--requests", "2400", "--processes", "1", "--freshness"];
+    let tally = load(&url, &more);
+    assert!(tally.is_clean(), "{}", tally.summary());
+    // The first thousand only start the processes.
+    assert!(tally.freshness.count() > 0 && tally.status_freshness.count() > 0);
+}
+
+#[test]
 fn the_results_are_written_as_json() {
     let url = serve(|_| (200, "", "{}".into()));
     let folder = tempfile::tempdir().unwrap();

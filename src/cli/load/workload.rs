@@ -49,6 +49,8 @@ pub(super) struct Sent {
 pub(super) struct Placed {
     pub(super) event_id: String,
     pub(super) stream: String,
+    /// When a process reported progress: from then on its status shows this time or a later one.
+    pub(super) progress_at: Option<Timestamp>,
 }
 
 #[derive(Debug, Clone)]
@@ -179,11 +181,13 @@ impl Events {
         let id = if valid { &*event_id } else { "this is no UUID" };
         let tenant = &self.tenant;
         let stream;
+        let mut progress_at = None;
         let body = &mut self.body;
         if self.dice.happens(self.processes) {
             stream = format!("load-process-{}", self.process_events % PROCESSES);
             let (event_type, payload) = STEPS[self.process_events / PROCESSES % STEPS.len()];
             self.process_events += 1;
+            progress_at = (event_type == "process.progress").then_some(time);
             let _ = write!(
                 body,
                 r#"{{"eventId":"{id}","tenantId":"{tenant}","source":"{SOURCE}","type":"{event_type}","timestampUtc":"{time}","schemaVersion":1,"streamKey":"{stream}","payload":{payload}}}"#
@@ -196,7 +200,7 @@ impl Events {
                 r#"{{"eventId":"{id}","tenantId":"{tenant}","source":"{SOURCE}","type":"LoadApplied","timestampUtc":"{time}","schemaVersion":1,"streamKey":"{stream}","payload":{{"n":"{number:016x}","text":"{filler}"}}}}"#
             );
         }
-        Placed { event_id, stream }
+        Placed { event_id, stream, progress_at }
     }
 }
 

@@ -17,7 +17,7 @@ use super::overlay::Overlay;
 use super::reader::state_of;
 use super::streams::unsigned;
 use super::tables::{self, KEPT};
-use super::wal::{WalGauge, checkpoint};
+use super::wal::{WalGauge, checkpoint_nearly_all};
 use super::{Settings, idempotency, logs, projection, snapshot};
 use crate::domain::ids::{ProcessId, TenantId};
 use crate::domain::process::Status;
@@ -101,9 +101,9 @@ impl Session {
         if self.space.is_refused() && probe(&self.log).is_ok() {
             self.space.reopen();
         }
-        let (_, pages, events) = checkpoint(&self.events)?;
+        let (_, pages, events) = checkpoint_nearly_all(&self.events)?;
         self.events_wal.observe(pages, events);
-        let (_, pages, log) = checkpoint(&self.log)?;
+        let (_, pages, log) = checkpoint_nearly_all(&self.log)?;
         self.log_wal.observe(pages, log);
         let logs = logs::checkpoint(&self.logs)?;
         let mut trimmed_rows = 0;

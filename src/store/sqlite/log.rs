@@ -17,8 +17,9 @@ use crate::domain::event::{Accepted, Envelope};
 use crate::domain::time::Timestamp;
 use crate::store::{Message, Result, StoreError};
 
-/// Rows of one INSERT. From here on longer statements save nothing.
-const ROWS_PER_INSERT: usize = 64;
+/// Rows of one INSERT, the most first. Each statement also writes down the highest position, so a commit of twenty
+/// rows had better be two statements than twenty; beyond 64 rows longer ones save nothing.
+const ROWS_PER_INSERT: [usize; 4] = [64, 16, 4, 1];
 
 /// Up to this size the file is looked at on every start; above it, only after an end out of order, because looking
 /// takes some seconds for each GiB.
@@ -89,6 +90,8 @@ pub(super) struct Log {
     last: i64,
     /// The bodies of a batch, one behind the other; kept to save its memory.
     bodies: Vec<u8>,
+    /// The statement for each of [`ROWS_PER_INSERT`].
+    inserts: [(usize, String); ROWS_PER_INSERT.len()],
 }
 
 impl Log {
@@ -106,7 +109,10 @@ impl Log {
             .execute_batch(include_str!("../../../sql/sqlite/log.sql"))
             .map_err(|error| classify("make the log", error))?;
         let last = last_position(&connection)?;
-        Ok(Self { connection, last, bodies: Vec::new() })
+        let inserts = ROWS_PER_INSERT.map(|rows| {
+            (rows, format!("INSERT INTO log (id, body) VALUES (?,?){}", ",(?,?)".repeat(rows - 1)))
+        });
+        Ok(Self { connection, last, bodies: Vec::new(), inserts })
     }
 
     /// The highest position ever given.
@@ -148,13 +154,11 @@ impl Log {
 
     fn write(&self, rows: &[(i64, Range<usize>)]) -> rusqlite::Result<()> {
         self.connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
-        for chunk in rows.chunks(ROWS_PER_INSERT) {
-            if chunk.len() == ROWS_PER_INSERT {
-                self.insert(INSERT_MANY, chunk)?;
-            } else {
-                for row in chunk.chunks(1) {
-                    self.insert(INSERT_ONE, row)?;
-                }
+        let mut left = rows;
+        for (count, statement) in &self.inserts {
+            while let Some((chunk, rest)) = left.split_at_checked(*count) {
+                self.insert(statement, chunk)?;
+                left = rest;
             }
         }
         self.connection.prepare_cached("COMMIT")?.execute([])?;
@@ -182,15 +186,6 @@ impl Log {
         }
     }
 }
-
-const INSERT_ONE: &str = "INSERT INTO log (id, body) VALUES (?, ?)";
-
-/// [`INSERT_ONE`] for [`ROWS_PER_INSERT`] rows.
-const INSERT_MANY: &str = "INSERT INTO log (id, body) VALUES \
-(?,?),(?,?),(?,?),(?,?),(?,?),(?,?),(?,?),(?,?),(?,?),(?,?),(?,?),(?,?),(?,?),(?,?),(?,?),(?,?),\
-(?,?),(?,?),(?,?),(?,?),(?,?),(?,?),(?,?),(?,?),(?,?),(?,?),(?,?),(?,?),(?,?),(?,?),(?,?),(?,?),\
-(?,?),(?,?),(?,?),(?,?),(?,?),(?,?),(?,?),(?,?),(?,?),(?,?),(?,?),(?,?),(?,?),(?,?),(?,?),(?,?),\
-(?,?),(?,?),(?,?),(?,?),(?,?),(?,?),(?,?),(?,?),(?,?),(?,?),(?,?),(?,?),(?,?),(?,?),(?,?),(?,?)";
 
 /// Says what to do about a damaged log. Nobody but the operator may decide to go on without a part of it.
 fn with_advice(folder: &Folder, error: StoreError) -> StoreError {

@@ -30,6 +30,15 @@ pub(super) fn checkpoint(connection: &Connection) -> Result<(bool, u64, u64)> {
     run(connection, "PRAGMA wal_checkpoint(PASSIVE)")
 }
 
+/// The same, for a WAL that is about to start over: while a long one is copied much is written behind it, and whoever
+/// starts it over must copy that. So a long one is copied twice, and what is left is what came during the short time.
+pub(super) fn checkpoint_nearly_all(connection: &Connection) -> Result<(bool, u64, u64)> {
+    match checkpoint(connection)? {
+        (_, pages, _) if pages > WAL_PAGES_MAX => checkpoint(connection),
+        short => Ok(short),
+    }
+}
+
 fn run(connection: &Connection, pragma: &str) -> Result<(bool, u64, u64)> {
     connection
         .query_row(pragma, [], |row| {
