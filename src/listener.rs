@@ -35,10 +35,13 @@ pub const BATCH_MAX: usize = 4000;
 /// So many waiting messages are worth a commit at once: the curve of cost per event is flat from here on.
 pub const BATCH_ENOUGH: u64 = 1000;
 /// The shortest time from one batch to the next.
-pub const LINGER_MIN: Duration = Duration::from_millis(1);
+pub const LINGER_MIN: Duration = Duration::from_millis(2);
 /// The longest that a waiting message lets others gather.
 pub const LINGER_MAX: Duration = Duration::from_millis(20);
-/// What each message of the last batch adds to the time from it to the next.
+/// What each message of the last batch adds to the time from it to the next. So at 10,000 events a second a batch is
+/// due every 5 ms, and from some 15,000 on every [`LINGER_MAX`]. At 10,000 an event costs the listener about 15 % more
+/// than with 20 ms always (31 us against 27 in alternating rounds), and half of the events are in their streams within
+/// 8 ms of the answer instead of within 15 to 28.
 pub const LINGER_PER_MESSAGE: Duration = Duration::from_micros(60);
 /// How often the gathering is looked at.
 const GATHER_PAUSE: Duration = Duration::from_millis(5);
@@ -313,8 +316,9 @@ impl Listener {
 
 /// How long after a batch of `settled` messages began the next one is due.
 fn linger(settled: usize) -> Duration {
-    let messages = u32::try_from(settled.min(BATCH_MAX)).unwrap_or(u32::MAX);
-    (LINGER_MIN + LINGER_PER_MESSAGE * messages).min(LINGER_MAX)
+    let per_message =
+        LINGER_PER_MESSAGE * u32::try_from(settled.min(BATCH_MAX)).unwrap_or(u32::MAX);
+    (LINGER_MIN + per_message).min(LINGER_MAX)
 }
 
 /// What a committed attempt leaves to be counted.
@@ -588,6 +592,13 @@ mod tests {
         let (mut component, names, _session) = run(vec![io]);
         assert_eq!(names.recv_timeout(soon).unwrap(), "listener-1");
         assert!(matches!(component.join_by(Instant::now() + soon), End::Failed(_)));
+    }
+
+    #[test]
+    fn the_more_comes_the_longer_the_next_batch_gathers() {
+        assert_eq!(linger(0), LINGER_MIN);
+        assert_eq!(linger(50), LINGER_MIN + 50 * LINGER_PER_MESSAGE);
+        assert_eq!([linger(1000), linger(BATCH_MAX), linger(usize::MAX)], [LINGER_MAX; 3]);
     }
 
     #[test]
