@@ -134,7 +134,7 @@ pub fn pass(
                 metrics.processed("duplicate", u64::try_from(repeats).unwrap_or(u64::MAX));
             }
             let mut verdicts = verdicts.into_iter();
-            answer(asked, |count| Answer::Verdicts(verdicts.by_ref().take(count).collect()));
+            answer(asked, |count| whole(verdicts.by_ref().take(count).collect()));
             Ok(())
         }
         Err(error) => {
@@ -147,6 +147,27 @@ pub fn pass(
                 Err(error)
             }
         }
+    }
+}
+
+/// The answer to one request. What does not fit now is refused whole, so that its sender can send the same again: the
+/// store takes either everything that is new in a call or nothing of it ([`IntakeSession::accept`]), so nothing of
+/// this request was accepted.
+fn whole(verdicts: Vec<Verdict>) -> Answer {
+    let why = verdicts.iter().find_map(|verdict| match verdict {
+        Verdict::Unavailable(why) => Some(*why),
+        Verdict::Accepted(_)
+        | Verdict::Replayed(_)
+        | Verdict::KeyReused
+        | Verdict::EventIdReused => None,
+    });
+    match why {
+        Some(why) => {
+            let accepted = verdicts.iter().any(|verdict| matches!(verdict, Verdict::Accepted(_)));
+            assert!(!accepted, "the store took a part of a request: {verdicts:?}");
+            Answer::Unavailable(why)
+        }
+        None => Answer::Verdicts(verdicts),
     }
 }
 
@@ -293,6 +314,21 @@ mod tests {
                 assert!(matches!(letter.answer, Answer::Unavailable(why) if why == words));
             }
         }
+    }
+
+    #[test]
+    fn a_request_that_does_not_fit_now_is_refused_whole() {
+        let receipt = Receipt {
+            event_id: EventId::parse("e1").unwrap(),
+            stream: StreamKey::parse("s").unwrap(),
+            stream_seq: 1,
+            received_at: Timestamp::default(),
+        };
+        let replayed = Verdict::Replayed(receipt.clone());
+        let mixed = vec![replayed.clone(), Verdict::KeyReused, Verdict::Unavailable("full")];
+        assert!(matches!(whole(mixed), Answer::Unavailable("full")));
+        let known = vec![replayed, Verdict::KeyReused, Verdict::Accepted(receipt)];
+        assert!(matches!(whole(known.clone()), Answer::Verdicts(verdicts) if verdicts == known));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! and what must be durable goes to the intake thread with a return address.
 
 mod answers;
+mod batch;
 mod events;
 mod internal;
 pub mod lobby;
@@ -37,7 +38,7 @@ use crate::http::{Admission, App, Handled, Head, Place, Reply, Request, ReturnAd
 use crate::intake::Posting;
 use crate::log_writer::LogPosting;
 use crate::mailbox::{Answer, ReplyTo};
-use crate::room::{NoRoom, Rooms};
+use crate::room::{NoRoom, Room, Rooms};
 use crate::store::{Reader, Store, StoreError, WriteState};
 use crate::telemetry::metrics::Metrics;
 use crate::view::json::Json;
@@ -311,38 +312,42 @@ impl Desk {
         )
     }
 
-    /// Hands log rows to the log writer, which answers to `back`.
-    fn post_logs(&self, rows: Vec<LogRow>, reply: ReplyTo) -> Result<(), Problem> {
+    /// Why log rows are not taken now, and counts `rows` of them as shed. None: they are taken.
+    fn sheds_logs(&self, rows: usize) -> Option<Problem> {
         match self.shared.store.write_state() {
-            WriteState::Open => {}
+            WriteState::Open => None,
             WriteState::SheddingLogs(why) | WriteState::Closed(why) => {
-                self.shared.metrics.log_rows_shed.inc_by(rows.len() as u64);
-                return Err(Problem::new(
-                    Kind::Unavailable,
-                    format!("log rows are not taken: {why}"),
-                ));
+                self.shared.metrics.log_rows_shed.inc_by(rows as u64);
+                let detail = format!("log rows are not taken: {why}");
+                Some(Problem::new(Kind::Unavailable, detail))
             }
         }
-        let full = || {
-            Problem::new(
-                Kind::Unavailable,
-                "the log queue is full; nothing of this request was kept",
-            )
-        };
-        let room = self.shared.log_rooms.take(rows.len()).map_err(|no_room| match no_room {
-            NoRoom::Now => full(),
+    }
+
+    /// Room for so many log rows on their way to the log writer.
+    fn log_room(&self, rows: usize) -> Result<Room, Problem> {
+        self.shared.log_rooms.take(rows).map_err(|no_room| match no_room {
+            NoRoom::Now => log_queue_is_full(),
             NoRoom::Ever => Problem::new(
                 Kind::TooLarge,
                 format!(
-                    "more rows than the queue holds ({}): split the array",
+                    "more log rows than the queue holds ({}): split the request",
                     self.shared.log_rooms.capacity()
                 ),
             ),
-        })?;
+        })
+    }
+
+    /// Hands log rows to the log writer, which answers to `back`.
+    fn post_logs(&self, rows: Vec<LogRow>, reply: ReplyTo) -> Result<(), Problem> {
+        if let Some(problem) = self.sheds_logs(rows.len()) {
+            return Err(problem);
+        }
+        let room = self.log_room(rows.len())?;
         self.shared
             .log_postings
             .try_send(LogPosting { rows, reply: Some(reply), room: Some(room) })
-            .map_err(|_| full())
+            .map_err(|_| log_queue_is_full())
     }
 }
 
@@ -429,7 +434,8 @@ enum Waiting {
     Report(internal::WaitingReport),
     Log(internal::WaitingLog),
     Event(events::WaitingEvent),
-    Batch(events::WaitingBatch),
+    Row(events::WaitingRow),
+    Batch(batch::WaitingBatch),
 }
 
 impl Waiting {
@@ -438,6 +444,7 @@ impl Waiting {
             Self::Report(waiting) => waiting.finish(arena, answer),
             Self::Log(waiting) => waiting.finish(arena, answer),
             Self::Event(waiting) => waiting.finish(arena, answer),
+            Self::Row(waiting) => waiting.finish(arena, answer),
             Self::Batch(waiting) => waiting.finish(arena, answer),
         }
     }
@@ -472,6 +479,10 @@ impl<'a> Exchange<'_, 'a> {
             close: false,
         }
     }
+}
+
+fn log_queue_is_full() -> Problem {
+    Problem::new(Kind::Unavailable, "the log queue is full; nothing of this request was kept")
 }
 
 fn not_found() -> Problem {

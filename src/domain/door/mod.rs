@@ -25,7 +25,8 @@ pub const BATCH_EVENTS_MAX: usize = 10_000;
 /// The highest schema version: anything above is a mistake, such as a time.
 pub const SCHEMA_VERSION_MAX: u32 = 1_000_000;
 
-/// Types with this prefix drive processes; a caller may send those of [`ReportKind`] only.
+/// Types with this prefix are about processes; a caller may send those of [`ReportKind`], and [`report::LOG_TYPE`],
+/// which is no event but a log row.
 pub const PROCESS_PREFIX: &str = "process.";
 
 /// Why a door takes no envelope, told apart by what the caller is answered.
@@ -220,13 +221,11 @@ fn check_process(
     if !text.starts_with(PROCESS_PREFIX) {
         return Ok(());
     }
-    let Some(kind) = ReportKind::of_event_type(text) else {
+    let kind = ReportKind::of_event_type(text);
+    if kind.is_none() && text != report::LOG_TYPE {
         return Err(DoorError::invalid(
             "type",
             match text {
-                "process.log" => {
-                    "process.log is not an event: post log rows to /internal/log".to_string()
-                }
                 "process.expired" => "process.expired is written by the service itself".to_string(),
                 _ => format!(
                     "{text:?} is none of the types that drive a process: {}",
@@ -234,13 +233,15 @@ fn check_process(
                 ),
             },
         ));
-    };
+    }
     let Some(process) = stream.process() else {
         return Err(DoorError::invalid(
             stream_field,
             "must be a process id of at most 100 characters for this type",
         ));
     };
+    // The payload of a log row is read when the row is made of it (`report::posted_log_row`).
+    let Some(kind) = kind else { return Ok(()) };
     let report = report::parse(kind, payload)?;
     if report.process_id.is_some_and(|named| named != process) {
         return Err(DoorError::invalid("process_id", format!("differs from {stream_field}")));

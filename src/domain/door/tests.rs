@@ -179,10 +179,6 @@ fn only_the_eight_reports_drive_a_process() {
         assert!(with(&format!(r#""type":"{}""#, kind.event_type())).is_ok(), "{kind:?}");
     }
     for (event_type, text) in [
-        (
-            "process.log",
-            "type process.log is not an event: post log rows to /internal/log".to_string(),
-        ),
         ("process.expired", "type process.expired is written by the service itself".to_string()),
         (
             "process.exploded",

@@ -1,4 +1,5 @@
-//! The door for log rows: `/internal/log`. This module reads one row or an array of them; a row is not an event.
+//! The doors for log rows: `/internal/log`, and an envelope of the type [`LOG_TYPE`]. This module reads one row or an
+//! array of them; a row is not an event.
 //!
 //! A message that is too long is cut with a mark, because losing a whole batch over one long line would help
 //! nobody. Everything else that does not fit is refused by name, and then no row of the request goes in.
@@ -6,9 +7,13 @@
 use super::{MESSAGE_BYTES_MAX, STACK_TRACE_BYTES_MAX, cut};
 use crate::domain::canonical::{Object, compact};
 use crate::domain::door::{DoorError, Fields, elements, in_element, utf8};
+use crate::domain::event::Envelope;
 use crate::domain::ids::{ProcessId, TenantId};
 use crate::domain::log_row::{Level, LogRow};
 use crate::domain::time::Timestamp;
+
+/// The type of an envelope whose payload is a log row.
+pub const LOG_TYPE: &str = "process.log";
 
 /// The most log rows in one request: ten inserts of the log writer.
 pub const LOG_ROWS_MAX: usize = 10_000;
@@ -53,7 +58,8 @@ pub fn log_rows(
     received_at: Timestamp,
 ) -> Result<Vec<LogRow>, DoorError> {
     let text = utf8(body)?.trim_ascii();
-    let one = |text: &str, element| row(tenant, process_id.as_ref(), text, element, received_at);
+    let named = process_id.as_ref().map(|process| (process, "the field X-Sentinel-Process-Id"));
+    let one = |text: &str, element| row(tenant, named, "body", text, element, received_at);
     if text.starts_with('[') {
         let rows = elements(text, "log rows", LOG_ROWS_MAX)?;
         rows.into_iter().enumerate().map(|(at, text)| one(text, Some(at))).collect()
@@ -62,24 +68,43 @@ pub fn log_rows(
     }
 }
 
+/// Whether an envelope is a log row and no event.
+pub fn is_log(envelope: &Envelope) -> bool {
+    envelope.event_type.as_str() == LOG_TYPE
+}
+
+/// The row that an envelope carries as its payload, about the process that its stream names. Where the row does not
+/// say when it was said, the envelope's own time counts, and else the receipt.
+///
+/// # Errors
+/// [`DoorError`] names the field that must be mended.
+pub fn posted_log_row(envelope: &Envelope, received_at: Timestamp) -> Result<LogRow, DoorError> {
+    let process = envelope.stream.process().ok_or_else(|| {
+        DoorError::invalid("streamKey", "must be a process id of at most 100 characters")
+    })?;
+    let said_at = envelope.occurred_at.unwrap_or(received_at);
+    let named = Some((&process, "the stream's key"));
+    row(&envelope.tenant, named, "payload", &envelope.payload, None, said_at)
+}
+
+/// Reads one row. `named` is the process that the request names, and where. `base` is what the text is called.
 fn row(
     tenant: &TenantId,
-    header: Option<&ProcessId>,
+    named: Option<(&ProcessId, &'static str)>,
+    base: &'static str,
     text: &str,
     element: Option<usize>,
     received_at: Timestamp,
 ) -> Result<LogRow, DoorError> {
     let object = Object::parse(text)
-        .map_err(|error| in_element(DoorError::object(error, &MEMBERS, "body"), element))?;
+        .map_err(|error| in_element(DoorError::object(error, &MEMBERS, base), element))?;
     let fields = Fields::of_element(&object, element);
-    let process = match (header, fields.id("process_id", ProcessId::parse)?) {
-        (Some(header), Some(own)) if *header != own => {
-            return Err(
-                fields.invalid("process_id", "differs from the field X-Sentinel-Process-Id")
-            );
+    let process = match (named, fields.id("process_id", ProcessId::parse)?) {
+        (Some((named, place)), Some(own)) if *named != own => {
+            return Err(fields.invalid("process_id", format!("differs from {place}")));
         }
         (_, Some(own)) => own,
-        (Some(header), None) => header.clone(),
+        (Some((named, _)), None) => named.clone(),
         (None, None) => {
             return Err(fields.invalid(
                 "process_id",
