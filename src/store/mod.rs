@@ -266,6 +266,7 @@ pub trait Reader: Send {
         page: &Page,
     ) -> Result<Option<Paged<RunRow>>>;
     fn event(&mut self, tenant: &TenantId, id: &EventId) -> Result<Option<StoredEvent>>;
+    /// Events of a tenant, the newest first by the time that orders them; of one stream, by their numbers.
     fn events(
         &mut self,
         tenant: &TenantId,

@@ -32,11 +32,8 @@ const SMALL: [&str; 9] = [
 
 /// Statements that walk a whole table or sort what they found on purpose: a part of the text, and why. None of them
 /// is polled, and one alone answers a request.
-const EXCEPTIONS: [(&str, &str); 8] = [
-    ("AND +ordered_us < ?5 ORDER BY", "sorts the events that one stream has in one rolled table"),
+const EXCEPTIONS: [(&str, &str); 5] = [
     ("SELECT status, count(*) FROM process", "four times a minute, over the narrow index alone"),
-    ("INSERT OR IGNORE INTO events_0", "once for each event table that retention drops"),
-    ("INSERT INTO event_table SELECT", "once for each event table that retention drops"),
     ("DELETE FROM log_process", "once for each log table that retention drops"),
     ("SELECT digest FROM idempotency_", "once for each table at a start, and when it is full"),
     ("AND name GLOB 'events_[0-9]*'", "names of tables, when one comes or goes"),
@@ -44,16 +41,17 @@ const EXCEPTIONS: [(&str, &str); 8] = [
 ];
 
 /// A part of each statement that is polled or asked by a request, so that none of them gets lost on the way here.
-const EVERY_REQUEST: [&str; 13] = [
+const EVERY_REQUEST: [&str; 14] = [
     // A status.
     "JOIN process p ON p.stream_id = s.stream_id",
     // Who is overdue.
     "p.sweep_us <= ?1 ORDER BY p.sweep_us",
     // A claim that the overlay cannot serve.
     "FROM log WHERE id > ? ORDER BY id",
-    // Events of a stream, of a tenant, and one by its id.
+    // Events of a stream in either direction, of a tenant, and one by its id.
     "WHERE stream_id = ?1 AND stream_seq >= ?2",
-    "tenant_id = ?1 AND tenant_id = ?2 AND ordered_us <= ?3",
+    "WHERE stream_id = ?1 AND stream_seq < ?2 ORDER BY stream_seq DESC",
+    "WHERE tenant_id = ?1 AND ordered_us <= ?2",
     "WHERE event_mark = ?1 AND tenant_id = ?2",
     // Processes and runs.
     "WHERE tenant_id = ?1 AND status = ?2 AND stream_id < ?3",
@@ -73,8 +71,6 @@ const FILLINGS: [&[(&str, &str)]; 2] = [
     &[
         ("({COLUMNS})", ""),
         ("{COLUMNS}", "*"),
-        ("{column}", "+tenant_id = ?1 AND stream_id"),
-        ("{ordered}", "+ordered_us"),
         ("logs_{n}", "logs_1"),
         ("logs_{table_no}", "logs_1"),
         ("{name}", "events_1"),
@@ -88,8 +84,6 @@ const FILLINGS: [&[(&str, &str)]; 2] = [
     &[
         ("({COLUMNS})", ""),
         ("{COLUMNS}", "*"),
-        ("{column}", "tenant_id = ?1 AND tenant_id"),
-        ("{ordered}", "ordered_us"),
         ("logs_{n}", "logs_1"),
         ("logs_{table_no}", "logs_1"),
         ("{name}", "events_1"),

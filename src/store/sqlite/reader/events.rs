@@ -1,6 +1,9 @@
 //! Events out of the rolled tables. This module finds one by its id, lists them the newest first, and follows a
 //! stream in its order.
 //!
+//! A tenant's events are listed by the time that orders them, and those of one stream by their numbers: each listing
+//! walks the index that holds its order, from where the page before ended.
+//!
 //! Each table's span of positions and times says whether it can hold what is asked, so most questions touch one or
 //! two tables. An event that came late lies in a newer table than its time suggests; the spans of times know that.
 
@@ -19,11 +22,14 @@ use crate::store::{EventFilter, Page, Paged, Result, StoredEvent};
 
 /// The kind of a cursor of the event listing.
 const EVENTS: u8 = b'e';
+/// The kind of a cursor of that listing where it is of one stream.
+const STREAM: u8 = b's';
 
 /// Columns of an event, in the order that [`Reader::event_of`] reads them.
 const COLUMNS: &str = "position, stream_seq, received_us, ordered_us, flags, event_id, source_id, type_id, \
      stream_id, occurred_us, schema_version, payload, idempotency_key, hash, trace, processed_us";
 const COLUMN_POSITION: usize = 0;
+const COLUMN_SEQ: usize = 1;
 const COLUMN_ORDERED: usize = 3;
 const COLUMN_SOURCE: usize = 6;
 const COLUMN_TYPE: usize = 7;
@@ -34,6 +40,14 @@ struct Wanted {
     source: Option<i64>,
     event_type: Option<i64>,
     stream: Option<i64>,
+}
+
+impl Wanted {
+    /// Whether a row passes the filters by source and type.
+    fn is(&self, row: &Row<'_>) -> bool {
+        self.source.is_none_or(|source| row.get(COLUMN_SOURCE) == Ok(source))
+            && self.event_type.is_none_or(|kind| row.get(COLUMN_TYPE) == Ok(kind))
+    }
 }
 
 /// A place in the listing: newer events come first.
@@ -78,6 +92,16 @@ impl Reader {
         const CALL: &str = "list events";
         let fail = |error| classify(CALL, error);
         let limit = cursor::limit(page);
+        if filter.stream.is_some() {
+            let before = match cursor::read::<2>(CALL, STREAM, page)? {
+                Some([seq, position]) => (seq, position),
+                None => (i64::MAX, i64::MAX),
+            };
+            let Some(wanted) = self.wanted(tenant, filter).map_err(fail)? else {
+                return Ok(Paged { rows: Vec::new(), next: None });
+            };
+            return self.newest_of_stream(tenant, filter, &wanted, before, limit).map_err(fail);
+        }
         let before: Place = match cursor::read::<2>(CALL, EVENTS, page)? {
             Some([ordered, position]) => (ordered, position),
             None => (i64::MAX, i64::MAX),
@@ -187,20 +211,14 @@ impl Reader {
         count: usize,
         rows: &mut Vec<(Place, i64)>,
     ) -> rusqlite::Result<Option<Place>> {
-        // One stream's events are few, so they are sorted; a tenant's come in the order of the index.
-        let (column, number) = match wanted.stream {
-            Some(stream) => ("+tenant_id = ?1 AND stream_id", stream),
-            None => ("tenant_id = ?1 AND tenant_id", wanted.tenant),
-        };
-        let ordered = if wanted.stream.is_some() { "+ordered_us" } else { "ordered_us" };
         let sql = format!(
             "SELECT position, 0, 0, ordered_us, 0, 0, source_id, type_id FROM events_{} \
-             WHERE {column} = ?2 AND {ordered} <= ?3 AND {ordered} >= ?4 AND {ordered} < ?5 \
-             ORDER BY {ordered} DESC, position DESC",
+             WHERE tenant_id = ?1 AND ordered_us <= ?2 AND ordered_us >= ?3 AND ordered_us < ?4 \
+             ORDER BY ordered_us DESC, position DESC",
             span.n
         );
         let mut read = self.connection.prepare_cached(&sql)?;
-        let mut found = read.query(params![wanted.tenant, number, before.0, floor.0, to])?;
+        let mut found = read.query(params![wanted.tenant, before.0, floor.0, to])?;
         let (mut added, mut looked_at) = (0, 0);
         while let Some(row) = found.next()? {
             let place: Place = (row.get(COLUMN_ORDERED)?, row.get(COLUMN_POSITION)?);
@@ -208,10 +226,7 @@ impl Reader {
                 return Ok(None);
             }
             looked_at += 1;
-            let passes = place < before
-                && wanted.source.is_none_or(|source| row.get(COLUMN_SOURCE) == Ok(source))
-                && wanted.event_type.is_none_or(|kind| row.get(COLUMN_TYPE) == Ok(kind));
-            if passes {
+            if place < before && wanted.is(row) {
                 rows.push((place, span.n));
                 added += 1;
             }
@@ -223,6 +238,50 @@ impl Reader {
             }
         }
         Ok(None)
+    }
+
+    /// Events of one stream by their numbers, the newest first, `limit` of them, strictly before `before`: a number and
+    /// its position. Positions rise with the numbers of a stream, and with the tables.
+    fn newest_of_stream(
+        &mut self,
+        tenant: &TenantId,
+        filter: &EventFilter,
+        wanted: &Wanted,
+        mut before: Place,
+        limit: usize,
+    ) -> rusqlite::Result<Paged<StoredEvent>> {
+        let from = filter.from.map_or(i64::MIN, Timestamp::micros);
+        let to = filter.to.map_or(i64::MAX, Timestamp::micros);
+        let spans = self.spans()?;
+        let Self { connection, texts, .. } = self;
+        let (mut events, mut looked_at) = (Vec::new(), 0);
+        for span in spans.iter().rev() {
+            let may_hold = span.first_position < before.1
+                && span.last_ordered_us >= from
+                && span.first_ordered_us < to;
+            if !may_hold {
+                continue;
+            }
+            let mut read = connection.prepare_cached(&format!(
+                "SELECT {COLUMNS} FROM events_{} WHERE stream_id = ?1 AND stream_seq < ?2 \
+                 ORDER BY stream_seq DESC",
+                span.n
+            ))?;
+            let mut found = read.query(params![wanted.stream, before.0])?;
+            while let Some(row) = found.next()? {
+                if events.len() == limit || looked_at == ROWS_LOOKED_AT_MAX {
+                    let next = Some(cursor::write(STREAM, [before.0, before.1]));
+                    return Ok(Paged { rows: events, next });
+                }
+                looked_at += 1;
+                before = (row.get(COLUMN_SEQ)?, row.get(COLUMN_POSITION)?);
+                let ordered: i64 = row.get(COLUMN_ORDERED)?;
+                if (from..to).contains(&ordered) && wanted.is(row) {
+                    events.push(event_of(connection, texts, tenant, row)?);
+                }
+            }
+        }
+        Ok(Paged { rows: events, next: None })
     }
 
     fn event_at(
