@@ -2,12 +2,12 @@
 //! does what must never happen on an acknowledging thread: checkpoints, trims, snapshots.
 //!
 //! What must stay true: a row of the log goes only when it is older than asked for and a checked snapshot of
-//! `events.db` covers it; an event of an open run stays, whatever its age; and every write here is a short
+//! `events.db` covers it; an event or a line of an open run stays, whatever its age; and every write here is a short
 //! transaction, because the listener waits for it.
 
 use std::sync::Arc;
 
-use rusqlite::{Connection, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
 use super::connection::{classify, open_writer};
 use super::folder::{Folder, Space};
@@ -33,6 +33,10 @@ const SLOW_PAUSE: std::time::Duration = std::time::Duration::from_secs(60);
 /// Too early a look at a process costs one update; so many of them in one call at most.
 const SWEEPS_MAX: usize = 10_000;
 
+/// Streams of an event table that are looked at in one call, to find those with an open run: some 50 ms of reading,
+/// which nobody waits for.
+const STREAMS_LOOKED_AT: usize = 10_000;
+
 /// The keeper's session.
 pub(super) struct Session {
     folder: Arc<Folder>,
@@ -47,6 +51,9 @@ pub(super) struct Session {
     events_wal: Arc<WalGauge>,
     log_wal: Arc<WalGauge>,
     looked_at: Option<Timestamp>,
+    /// The event table that is being dropped, and the stream up to which open runs were carried out of it.
+    carried: Option<(i64, i64)>,
+    log_retention: logs::Retention,
 }
 
 impl Session {
@@ -71,6 +78,8 @@ impl Session {
             events_wal,
             log_wal,
             looked_at: None,
+            carried: None,
+            log_retention: logs::Retention::default(),
         })
     }
 
@@ -169,18 +178,48 @@ impl Session {
         Ok(low)
     }
 
-    /// Drops the oldest event table if everything in it is past retention. The newest one stays: it takes rows.
-    fn drop_events(&mut self, before: Timestamp) -> Result<usize> {
-        self.write("drop events", |transaction| {
-            let spans = tables::spans(transaction)?;
-            let rolled: Vec<_> = spans.iter().filter(|span| span.n != KEPT).collect();
-            match rolled.as_slice() {
-                [oldest, _, ..] if oldest.last_received_us < before.micros() => {
-                    tables::drop_table(transaction, oldest).map(count)
-                }
-                _ => Ok(0),
+    /// Works on the oldest event table if everything in it is past retention: a portion of the events of open runs is
+    /// carried away, or, when there are none left, the table is dropped. The newest one stays: it takes rows.
+    fn drop_events(&mut self, before: Timestamp, limit: usize) -> Result<usize> {
+        const CALL: &str = "drop events";
+        let fail = |error| classify(CALL, error);
+        let spans = tables::spans(&self.events).map_err(fail)?;
+        let mut rolled = spans.into_iter().filter(|span| span.n != KEPT);
+        let (Some(oldest), Some(_newer)) = (rolled.next(), rolled.next()) else { return Ok(0) };
+        if oldest.last_received_us >= before.micros() {
+            return Ok(0);
+        }
+        let after = match self.carried {
+            Some((n, stream)) if n == oldest.n => stream,
+            Some(_) | None => i64::MIN,
+        };
+        // Looked for beside the listener; only what is found is moved in its way.
+        let looked =
+            tables::look_for_open_runs(&self.events, oldest.n, after, STREAMS_LOOKED_AT, limit)
+                .map_err(fail)?;
+        if looked.open.is_empty() {
+            if !looked.is_all {
+                self.carried = Some((oldest.n, looked.to));
+                return Ok(1);
             }
-        })
+            self.carried = None;
+            let rows = self.write(CALL, |transaction| tables::drop_table(transaction, &oldest))?;
+            return Ok(count(rows).max(1));
+        }
+        let (moved, to) = self.write(CALL, |transaction| {
+            let (mut moved, mut to) = (0, after);
+            for stream in &looked.open {
+                moved += tables::carry(transaction, oldest.n, *stream, limit - moved)?;
+                if moved == limit {
+                    // There may be more of this stream, so it is looked at again.
+                    return Ok((moved, to));
+                }
+                to = *stream;
+            }
+            Ok((moved, looked.to))
+        })?;
+        self.carried = Some((oldest.n, to));
+        Ok(moved)
     }
 
     fn archive_processes(&mut self, before: Timestamp, limit: i64) -> Result<usize> {
@@ -322,6 +361,26 @@ fn archive_process(
     Ok(dropped + runs + 1)
 }
 
+/// How a process stands, which decides about its old lines.
+fn standing(events: &Connection, tenant: &str, process: &str) -> rusqlite::Result<logs::Standing> {
+    let status = events
+        .prepare_cached(
+            "SELECT p.status FROM tenant t JOIN stream s ON s.tenant_id = t.tenant_id AND s.stream_key = ?2 \
+             JOIN process p ON p.stream_id = s.stream_id WHERE t.name = ?1",
+        )?
+        .query_row([tenant, process], |row| Ok(Status::parse(row.get_ref(0)?.as_str()?)))
+        .optional()?;
+    let Some(status) = status else { return Ok(logs::Standing::Gone) };
+    Ok(match status {
+        // An expired run is open: a sign of life revives it, until it is archived. So is one of which nothing is known.
+        Some(Status::Active | Status::Running | Status::Paused | Status::Expired) | None => {
+            logs::Standing::Open
+        }
+        Some(Status::Completed | Status::Failed) => logs::Standing::Over,
+        Some(Status::Registered | Status::Archived) => logs::Standing::Gone,
+    })
+}
+
 fn count(rows: i64) -> usize {
     usize::try_from(rows).unwrap_or(0)
 }
@@ -359,11 +418,13 @@ impl KeeperSession for Session {
     fn archive(&mut self, before: Timestamp, limit: usize) -> Result<usize> {
         let portion = i64::try_from(limit.max(1)).unwrap_or(i64::MAX);
         let mut touched = self.archive_processes(before, portion)?;
-        touched += self.drop_events(before)?;
+        touched += self.drop_events(before, limit.max(1))?;
         touched += self.drop_runs(before, portion)?;
         touched += self.drop_dead_letters(before, portion)?;
-        let logs = logs::drop_older_than(&mut self.logs, before)?;
-        Ok(touched + usize::try_from(logs).unwrap_or(usize::MAX))
+        let Self { events, logs, log_retention, .. } = self;
+        let standing = |tenant: &str, process: &str| standing(events, tenant, process);
+        touched += log_retention.pass(logs, before, limit.max(1), standing)?;
+        Ok(touched)
     }
 
     fn count_processes(&mut self) -> Result<Vec<(Status, u64)>> {

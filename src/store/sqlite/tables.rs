@@ -2,7 +2,8 @@
 //! write stays flat as data grows (indexes of one small table stay in the cache) and retention is a drop.
 //!
 //! `event_table` says of each one which positions and times it holds, so that readers pass over tables that hold
-//! nothing for them. `events_0` is never written by the listener: retention carries the events of open runs into it.
+//! nothing for them. `events_0` is never written by the listener: before retention drops a table it carries the events
+//! of open runs into it, a portion at a time, so that nobody waits for long however many processes there are.
 //!
 //! # Finding an event by its id
 //!
@@ -12,7 +13,7 @@
 
 use std::time::Duration;
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::domain::event::{Accepted, IdOrigin};
 use crate::domain::time::Timestamp;
@@ -59,8 +60,11 @@ impl Span {
     }
 
     fn add(&mut self, accepted: &Accepted) {
-        let other = Self::of(self.n, accepted);
-        self.rows += 1;
+        self.join(&Self::of(self.n, accepted));
+    }
+
+    fn join(&mut self, other: &Self) {
+        self.rows += other.rows;
         self.first_position = self.first_position.min(other.first_position);
         self.last_position = self.last_position.max(other.last_position);
         self.first_received_us = self.first_received_us.min(other.first_received_us);
@@ -259,20 +263,101 @@ pub(super) fn create(connection: &Connection, n: i64) -> rusqlite::Result<()> {
     join(connection)
 }
 
-/// Drops table `n`, except the events of open runs, which go to [`KEPT`]. Returns how many rows it held.
+/// Streams of a table, looked at one after the other.
+pub(super) struct Looked {
+    /// Those that drive a process with an open run.
+    pub(super) open: Vec<i64>,
+    /// The last one looked at.
+    pub(super) to: i64,
+    /// There are none after it.
+    pub(super) is_all: bool,
+}
+
+/// Looks at the streams of table `n` after stream `after`, `streams_max` at most, until `open_max` of them have an
+/// open run. An expired run is open: a sign of life revives it, until it is archived.
+pub(super) fn look_for_open_runs(
+    connection: &Connection,
+    n: i64,
+    after: i64,
+    streams_max: usize,
+    open_max: usize,
+) -> rusqlite::Result<Looked> {
+    // One snapshot, which is cheaper than one for each of many reads. Dropping it ends it.
+    let reading = connection.unchecked_transaction()?;
+    // A table holds many events of few streams, so this steps from one stream to the next instead of walking it.
+    let mut next = reading.prepare_cached(&format!(
+        "SELECT stream_id FROM events_{n} WHERE stream_id > ?1 ORDER BY stream_id LIMIT 1"
+    ))?;
+    let mut is_open = reading.prepare_cached(
+        "SELECT EXISTS (SELECT 1 FROM process WHERE stream_id = ?1 \
+         AND status IN ('ACTIVE', 'RUNNING', 'PAUSED', 'EXPIRED'))",
+    )?;
+    let mut looked = Looked { open: Vec::new(), to: after, is_all: false };
+    for _ in 0..streams_max {
+        let Some(stream) = next.query_row([looked.to], |row| row.get(0)).optional()? else {
+            looked.is_all = true;
+            break;
+        };
+        looked.to = stream;
+        if is_open.query_row([stream], |row| row.get(0))? {
+            looked.open.push(stream);
+            if looked.open.len() == open_max {
+                break;
+            }
+        }
+    }
+    Ok(looked)
+}
+
+/// Carries the oldest events that a stream has in table `n` into [`KEPT`], `rows_max` at most. Returns how many.
+pub(super) fn carry(
+    connection: &Connection,
+    n: i64,
+    stream: i64,
+    rows_max: usize,
+) -> rusqlite::Result<usize> {
+    let sql = include_str!("../../../sql/sqlite/carry_events.sql").replace("{n}", &n.to_string());
+    let mut carried: Option<(Span, i64)> = None;
+    let mut statement = connection.prepare_cached(&sql)?;
+    let mut rows = statement.query([stream, i64::try_from(rows_max).unwrap_or(i64::MAX)])?;
+    while let Some(row) = rows.next()? {
+        let (position, seq, received, ordered): (i64, i64, i64, i64) =
+            (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
+        let one = Span {
+            n: KEPT,
+            rows: 1,
+            first_position: position,
+            last_position: position,
+            first_received_us: received,
+            last_received_us: received,
+            first_ordered_us: ordered,
+            last_ordered_us: ordered,
+        };
+        match &mut carried {
+            Some((span, last)) => {
+                span.join(&one);
+                *last = seq.max(*last);
+            }
+            none => *none = Some((one, seq)),
+        }
+    }
+    drop(rows);
+    let Some((span, last)) = carried else { return Ok(0) };
+    connection
+        .prepare_cached(&format!("DELETE FROM events_{n} WHERE stream_id = ?1 AND stream_seq <= ?2"))?
+        .execute([stream, last])?;
+    connection
+        .prepare_cached("UPDATE event_table SET rows = rows - ?2 WHERE n = ?1")?
+        .execute([n, span.rows])?;
+    register(connection, &span)?;
+    Ok(usize::try_from(span.rows).unwrap_or(usize::MAX))
+}
+
+/// Drops a table, whose events of open runs were carried away before. Returns how many rows it held.
 pub(super) fn drop_table(connection: &Connection, span: &Span) -> rusqlite::Result<i64> {
     let number = span.n.to_string();
-    connection.execute(
-        &include_str!("../../../sql/sqlite/keep_open_events.sql").replace("{n}", &number),
-        [],
-    )?;
     connection.execute_batch(&format!("DROP VIEW IF EXISTS events; DROP TABLE events_{number}"))?;
-    connection.execute("DELETE FROM event_table WHERE n IN (?1, ?2)", (span.n, KEPT))?;
-    connection.execute(
-        "INSERT INTO event_table SELECT ?1, count(*), min(position), max(position), min(received_us), \
-         max(received_us), min(ordered_us), max(ordered_us) FROM events_0 HAVING count(*) > 0",
-        [KEPT],
-    )?;
+    connection.execute("DELETE FROM event_table WHERE n = ?1", [span.n])?;
     join(connection)?;
     Ok(span.rows)
 }

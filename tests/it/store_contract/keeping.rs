@@ -1,9 +1,11 @@
 //! Clauses about housekeeping: who is overdue, what retention takes and what it never touches. This module moves the
 //! clock by days.
 
+use sentinel::domain::ids::{EventType, TenantId};
+use sentinel::domain::log_row::LogRow;
 use sentinel::domain::process::Status;
 use sentinel::domain::time::Timestamp;
-use sentinel::store::{KeeperSession, LogFilter, Overdue};
+use sentinel::store::{EventFilter, KeeperSession, LogFilter, Overdue};
 
 use super::{DAY, HOUR, POLICY, SECOND, Site, acme, each, first, key, log_rows, process};
 
@@ -204,6 +206,124 @@ fn an_open_run_is_never_touched_by_retention_whatever_its_age() {
         assert_eq!(site.status("known").unwrap().row.status, Status::Registered);
         site.reopen();
         assert_eq!(look(site), before);
+    });
+}
+
+#[test]
+fn lines_of_an_open_run_stay_whatever_their_age_and_go_when_it_is_archived() {
+    each(|site| {
+        let all = LogFilter::default();
+        let names = ["running", "paused", "done"];
+        let mut session = site.store.logs().unwrap();
+        for name in names {
+            site.post(name, "process.started", "{}");
+        }
+        for n in 0..10 {
+            let mut rows: Vec<_> =
+                names.iter().map(|name| log_rows::row(site, name, &format!("{n}"))).collect();
+            // The same process id in another tenant, where nothing runs.
+            rows.push(LogRow { tenant: super::tenant("other"), ..rows[0].clone() });
+            session.write(&rows).unwrap();
+            // Some lines are said at one instant, some on another day.
+            if n % 3 == 0 {
+                site.clock.forward(DAY);
+            }
+        }
+        site.post("paused", "process.paused", "{}");
+        site.post("done", "process.completed", "{}");
+        site.apply(10);
+        let list = |site: &mut Site, tenant: &TenantId, name: &str| {
+            let logs = site.reader.logs(tenant, &process(name), &all, &first(100)).unwrap();
+            site.reader.end_turn();
+            logs.map(|page| page.rows)
+        };
+        let before = names.map(|name| list(site, &acme(), name));
+        assert!(before.iter().flatten().all(|rows| rows.len() == 10));
+        site.clock.forward(40 * DAY);
+        let young = log_rows::row(site, "running", "young");
+        session.write(&[young]).unwrap();
+        archive(site, site.now().minus(30 * DAY));
+        let mut running = list(site, &acme(), "running").unwrap();
+        assert_eq!(running.pop().unwrap().row.message, "young".into());
+        assert_eq!(Some(running), before[0], "every line, as it was");
+        assert_eq!(list(site, &acme(), "paused"), before[1]);
+        assert_eq!(list(site, &acme(), "done"), Some(Vec::new()), "its run is over");
+        assert_eq!(list(site, &super::tenant("other"), "running"), None, "and theirs never began");
+        site.reopen();
+        assert_eq!(list(site, &acme(), "paused"), before[1]);
+
+        // Its end alone takes nothing; when it is archived, its old lines go.
+        site.post("paused", "process.completed", "{}");
+        site.apply(10);
+        archive(site, site.now().minus(30 * DAY));
+        assert_eq!(list(site, &acme(), "paused"), before[1]);
+        site.clock.forward(31 * DAY);
+        archive(site, site.now().minus(30 * DAY));
+        assert_eq!(list(site, &acme(), "paused"), Some(Vec::new()));
+        assert_eq!(list(site, &acme(), "running").unwrap().len(), 11);
+        let again = log_rows::row(site, "paused", "again");
+        session = site.store.logs().unwrap();
+        session.write(&[again]).unwrap();
+        assert_eq!(list(site, &acme(), "paused").unwrap().len(), 1);
+    });
+}
+
+#[test]
+fn retention_goes_by_portions_however_many_processes_run() {
+    const PROCESSES: u64 = 3000;
+    const PORTION: usize = 50;
+    each(|site| {
+        let names: Vec<String> = (0..PROCESSES).map(|n| format!("p{n:04}")).collect();
+        let started: Vec<_> =
+            names.iter().map(|name| site.envelope(name, "process.started", "{}")).collect();
+        site.accept(started);
+        for name in ["order", "p0001"] {
+            let many = (0..200).map(|_| site.envelope(name, "Ordered", "{}")).collect();
+            site.accept(many);
+        }
+        site.apply(1000);
+        site.clock.forward(40 * DAY);
+        for _ in 0..20 {
+            site.post("young", "Ordered", "{}");
+        }
+        site.apply(10);
+        let before = site.now().minus(30 * DAY);
+        let mut keeper = site.store.keeper().unwrap();
+        let mut portions = 0;
+        loop {
+            let touched = keeper.archive(before, PORTION).unwrap();
+            if touched == 0 {
+                break;
+            }
+            portions += 1;
+            // Between two portions everything that stays is there once.
+            if portions % 20 == 0 {
+                let numbers = site.numbers("p0001", 0).unwrap();
+                assert_eq!(numbers, (1..=201).collect::<Vec<_>>(), "after portion {portions}");
+                site.reader.end_turn();
+            }
+            assert!(portions < 10_000, "archiving comes to no end");
+        }
+        assert!(portions >= 3200 / PORTION, "{portions} portions of {PORTION}");
+        site.reader.end_turn();
+        assert_eq!(site.numbers("order", 0).unwrap(), [0; 0], "it is no run");
+        assert_eq!(site.numbers("p0001", 0).unwrap(), (1..=201).collect::<Vec<_>>());
+        for name in names.iter().step_by(97) {
+            assert_eq!(site.numbers(name, 0).unwrap()[0], 1, "{name} runs");
+        }
+        // Each is listed once, and the totals agree.
+        let page = first(1000);
+        let started = EventFilter {
+            event_type: Some(EventType::parse("process.started").unwrap()),
+            ..EventFilter::default()
+        };
+        let seen = super::pages(
+            site,
+            page.limit,
+            |reader, page| reader.events(&acme(), &started, page).unwrap(),
+            |_| {},
+        );
+        assert_eq!(seen.len() as u64, PROCESSES);
     });
 }
 

@@ -10,6 +10,8 @@
 //! * `log_id` rises in the order of receipt over all tables and is never given twice, not even after every row is
 //!   gone: the newest row of `log_table` holds the last one and is never deleted.
 //! * A row of `log_process` lives as long as a table that may hold rows of that process.
+//! * A row is in one table at any time. `logs_0` is never written by a [`Session`]: before [`Retention`] drops a table
+//!   it carries the rows of open runs there.
 //! * Tables roll by receipt, and a page is ordered by the process's own clock, so a page merges tables.
 //!
 //! The view `process_logs` shows all of it under the column names of the Oracle store.
@@ -17,6 +19,7 @@
 mod cursor;
 mod extra;
 mod reader;
+mod retention;
 mod session;
 mod table;
 mod upkeep;
@@ -28,9 +31,10 @@ use std::path::{Path, PathBuf};
 
 pub use cursor::Cursor;
 pub use reader::Reader;
+pub use retention::{Retention, Standing};
 pub use session::Session;
 pub use table::migrate;
-pub use upkeep::{checkpoint, drop_older_than, open_for_upkeep};
+pub use upkeep::{checkpoint, open_for_upkeep};
 
 use super::connection::classify;
 use crate::domain::log_row::Level;

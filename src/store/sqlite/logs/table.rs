@@ -7,7 +7,10 @@ use crate::domain::time::Timestamp;
 use crate::store::{Result, StoreError};
 
 /// The form of `logs.db` that this build reads and writes.
-const SCHEMA_VERSION: i64 = 1;
+const SCHEMA_VERSION: i64 = 2;
+
+/// The table of rows that outlive their own table: those of open runs.
+pub(super) const KEPT: i64 = 0;
 
 /// Tables roll once a day, so that retention drops no more than a day at once.
 const DAY_US: i64 = 86_400_000_000;
@@ -96,13 +99,15 @@ pub fn migrate(connection: &mut Connection) -> Result<()> {
     if version == SCHEMA_VERSION {
         return Ok(());
     }
-    let make = || -> rusqlite::Result<()> {
+    let upgrade = || -> rusqlite::Result<()> {
         transaction.execute_batch(include_str!("../../../../sql/sqlite/logs_schema.sql"))?;
+        // The first version had no such table, and was the same otherwise.
+        make(&transaction, KEPT)?;
         make_view(&transaction)?;
         transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
         transaction.commit()
     };
-    make().map_err(failed("migrate logs"))
+    upgrade().map_err(failed("migrate logs"))
 }
 
 /// All tables, the oldest first.
@@ -119,7 +124,9 @@ pub(super) fn current(connection: &Connection, now: Timestamp) -> rusqlite::Resu
         .prepare_cached(&format!("SELECT {COLUMNS} FROM log_table ORDER BY table_no DESC LIMIT 1"))?
         .query_row([], Table::read)
         .optional()?;
-    let Some(newest) = newest else { return roll(connection, 1, 1, now) };
+    let Some(newest) = newest.filter(|table| table.number != KEPT) else {
+        return roll(connection, 1, 1, now);
+    };
     let tables = connection
         .prepare_cached("SELECT count(*) FROM log_table")?
         .query_row([], |row| row.get(0))?;
@@ -130,14 +137,18 @@ pub(super) fn current(connection: &Connection, now: Timestamp) -> rusqlite::Resu
     }
 }
 
+fn make(connection: &Connection, number: i64) -> rusqlite::Result<()> {
+    let template = include_str!("../../../../sql/sqlite/logs_table.sql");
+    connection.execute_batch(&template.replace("{n}", &number.to_string()))
+}
+
 pub(super) fn roll(
     connection: &Connection,
     number: i64,
     first_log_id: i64,
     now: Timestamp,
 ) -> rusqlite::Result<Table> {
-    let template = include_str!("../../../../sql/sqlite/logs_table.sql");
-    connection.execute_batch(&template.replace("{n}", &number.to_string()))?;
+    make(connection, number)?;
     let table = Table {
         number,
         opened_us: now.micros(),

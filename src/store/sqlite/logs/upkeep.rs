@@ -1,14 +1,12 @@
-//! What `logs.db` needs from time to time. This module drops old tables and copies the write-ahead log into the file,
-//! neither of them on a thread that somebody waits for.
+//! What `logs.db` needs from time to time. This module copies the write-ahead log into the file, on no thread that
+//! somebody waits for.
 
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::{Connection, Transaction, TransactionBehavior};
+use rusqlite::Connection;
 
-use super::table::{self, Table};
 use super::{failed, file};
-use crate::domain::time::Timestamp;
 use crate::store::Result;
 use crate::store::sqlite::connection::{BUSY_WAIT, open_writer};
 
@@ -21,7 +19,7 @@ const LAST_PAGES_MAX: i64 = 500;
 /// How long the last copy may keep the writer waiting for a reader to end.
 const RESTART_WAIT: Duration = Duration::from_millis(50);
 
-/// Opens `logs.db` in `folder` for [`checkpoint`] and [`drop_older_than`].
+/// Opens `logs.db` in `folder` for [`checkpoint`] and [`super::Retention`].
 ///
 /// # Errors
 /// When the file cannot be opened.
@@ -60,43 +58,4 @@ pub fn checkpoint(connection: &Connection) -> Result<u64> {
 /// Pages in the log, and how many of them are in the file too.
 fn run(connection: &Connection, pragma: &str) -> rusqlite::Result<(i64, i64)> {
     connection.query_row(pragma, [], |row| Ok((row.get(1)?, row.get(2)?)))
-}
-
-/// Drops the tables whose newest row came in before `before`, for all tenants, one to a transaction so that writers
-/// get their turn. Returns how many rows are gone.
-///
-/// # Errors
-/// What is dropped by then stays dropped; the rest waits for the next call.
-pub fn drop_older_than(connection: &mut Connection, before: Timestamp) -> Result<u64> {
-    let mut gone = 0;
-    loop {
-        let transaction = connection
-            .transaction_with_behavior(TransactionBehavior::Immediate)
-            .map_err(failed("drop logs"))?;
-        match drop_one(&transaction, before).map_err(failed("drop logs"))? {
-            None => return Ok(gone),
-            Some(rows) => gone += rows,
-        }
-        transaction.commit().map_err(failed("drop logs"))?;
-    }
-}
-
-fn drop_one(transaction: &Transaction<'_>, before: Timestamp) -> rusqlite::Result<Option<u64>> {
-    let tables = table::all(transaction)?;
-    let old = |table: &&Table| table.last_ingested_us < before.micros() && !table.is_empty();
-    let Some(table) = tables.iter().find(old) else { return Ok(None) };
-    if tables.last() == Some(table) {
-        // The newest row of log_table holds the last log_id, so there must be a newer one before this one goes.
-        table::roll(transaction, table.number + 1, table.last_log_id + 1, before)?;
-    }
-    transaction
-        .execute_batch(&format!("DROP VIEW process_logs; DROP TABLE logs_{}", table.number))?;
-    transaction.execute("DELETE FROM log_table WHERE table_no = ?1", [table.number])?;
-    // A process without rows in any table is forgotten: PL/SQL makes a new process id for each run.
-    transaction.execute(
-        "DELETE FROM log_process WHERE last_table < (SELECT min(table_no) FROM log_table)",
-        [],
-    )?;
-    table::make_view(transaction)?;
-    Ok(Some(u64::try_from(table.last_log_id - table.first_log_id + 1).unwrap_or(0)))
 }

@@ -79,6 +79,43 @@ fn retention_drops_what_is_over_and_keeps_an_open_run_with_all_its_events() {
     assert_eq!(site.ask("SELECT count(*) FROM events_0 WHERE stream_id = 1"), ["Integer(0)"]);
 }
 
+#[test]
+fn one_portion_of_retention_moves_no_more_rows_than_it_is_allowed() {
+    let mut site = Site::new();
+    for n in 0..8 {
+        site.post(&format!("p{n}"), "process.started", "{}");
+    }
+    for _ in 0..60 {
+        site.post("p3", "process.heartbeat", "{}");
+        site.post("order", "Ordered", "{}");
+    }
+    site.apply(50);
+    site.wait(40 * DAY);
+    for _ in 0..11 {
+        site.post("young", "Ordered", "{}");
+    }
+    site.apply(50);
+    let before = site.now().minus(30 * DAY);
+    let mut keeper = site.store.keeper().unwrap();
+    let count = |site: &Site, table: &str| -> i64 {
+        let rows = site.ask(&format!("SELECT 'n', count(*) FROM {table}"));
+        let digits: String = rows[0].chars().filter(char::is_ascii_digit).collect();
+        digits.parse().unwrap()
+    };
+    let (mut kept, mut moves) = (0, 0);
+    while keeper.archive(before, 4).unwrap() > 0 {
+        let now = count(&site, "events_0");
+        assert!(now - kept <= 4, "{} at once", now - kept);
+        moves += i64::from(now > kept);
+        kept = now;
+        assert_eq!(count(&site, "events WHERE stream_key LIKE 'p%'"), 68, "each is there once");
+    }
+    assert_eq!(kept, 68);
+    assert!(moves >= 17, "{moves} portions");
+    let spans = site.ask("SELECT rows, first_position, last_position FROM event_table WHERE n = 0");
+    assert_eq!(spans, ["Integer(68) Integer(1) Integer(127)"], "readers know what is in it");
+}
+
 fn version_of(site: &mut Site, process: &str) -> u64 {
     let process = ProcessId::parse(process).unwrap();
     site.reader.status(&acme(), &process).unwrap().unwrap().version
