@@ -13,7 +13,7 @@ use crossbeam::channel::Sender;
 use crate::component::{Component, step_back};
 use crate::domain::time::Timestamp;
 use crate::store::{KeeperSession, Result, StoreError, Upkeep};
-use crate::telemetry::metrics::{Metrics, ProcessStatusLabel};
+use crate::telemetry::metrics::{Metrics, ProcessStatusLabel, StoreCall};
 
 /// Between two rounds of upkeep. The WAL grows by what is written in between.
 const UPKEEP_PAUSE: Duration = Duration::from_millis(250);
@@ -70,10 +70,12 @@ impl Keeper {
     /// # Errors
     /// Whatever the store says; what was done by then stays done.
     pub fn pass(&mut self, session: &mut dyn KeeperSession, now: Timestamp) -> Result<Upkeep> {
-        let upkeep = session.upkeep(now)?;
+        let metrics = &self.metrics;
+        let upkeep = metrics.timed(StoreCall::Upkeep, || session.upkeep(now))?;
         if is_due(self.counted_at, COUNT_PAUSE, now) {
             self.counted_at = Some(now);
-            for (status, count) in session.count_processes()? {
+            let counts = metrics.timed(StoreCall::CountProcesses, || session.count_processes())?;
+            for (status, count) in counts {
                 let label = ProcessStatusLabel { status: status.as_str() };
                 let count = i64::try_from(count).unwrap_or(i64::MAX);
                 self.metrics.processes.get_or_create(&label).set(count);
@@ -81,7 +83,8 @@ impl Keeper {
         }
         if is_due(self.archived_at, ARCHIVE_PAUSE, now) {
             // One portion a round, so that checkpoints get their turn; zero ends it until the next time.
-            match session.archive(now.minus(self.retention), ARCHIVE_ROWS) {
+            let before = now.minus(self.retention);
+            match metrics.timed(StoreCall::Archive, || session.archive(before, ARCHIVE_ROWS)) {
                 Ok(0) => self.archived_at = Some(now),
                 Ok(rows) => log::debug!(rows; "past retention: dropped"),
                 Err(StoreError::Busy { .. }) => {}

@@ -27,7 +27,7 @@ use crate::domain::ids::{ProcessId, TenantId};
 use crate::domain::process::{Policy, State};
 use crate::domain::time::Timestamp;
 use crate::store::{Claim, ListenerSession, Message, Result, StoreError};
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{Metrics, StoreCall};
 
 /// Messages of one batch: beyond this a batch saves no more, and holds the writer's lock for longer than a tenth of a
 /// second.
@@ -246,7 +246,7 @@ impl Listener {
             at: now,
         };
         session.settle(Claim { messages: messages.to_vec(), drained }, change, now)?;
-        self.metrics.store_call("settle", began.elapsed());
+        self.metrics.store_call(StoreCall::Settle, began.elapsed());
         Ok(Settled { at: (self.clock)(), ..settled })
     }
 

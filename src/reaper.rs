@@ -25,6 +25,7 @@ use crate::intake::Posting;
 use crate::listener::Watermark;
 use crate::mailbox::{Address, Answer, ChannelMailbox, ReplyTo};
 use crate::store::{KeeperSession, Result};
+use crate::telemetry::metrics::{Metrics, StoreCall};
 
 /// Processes judged in one pass. The rest is found by the next one.
 pub const BATCH_MAX: usize = 500;
@@ -48,6 +49,8 @@ pub struct Reaper {
     heard_since: Option<Duration>,
     /// Both clocks at the last pass.
     last: Option<(Timestamp, Duration)>,
+    /// Where its store calls are timed.
+    metrics: Arc<Metrics>,
 }
 
 /// What one pass found.
@@ -97,7 +100,22 @@ impl Reaper {
         postings: Sender<Posting>,
         takes_writes: Arc<dyn Fn() -> bool + Send + Sync>,
     ) -> Self {
-        Self { policy, instance, watermark, postings, takes_writes, heard_since: None, last: None }
+        Self {
+            policy,
+            instance,
+            watermark,
+            postings,
+            takes_writes,
+            heard_since: None,
+            last: None,
+            metrics: Arc::default(),
+        }
+    }
+
+    /// The same reaper, whose store calls are timed by `metrics`.
+    #[must_use]
+    pub fn timed_by(self, metrics: Arc<Metrics>) -> Self {
+        Self { metrics, ..self }
     }
 
     /// Judges those who are overdue, [`BATCH_MAX`] at most. `now` and `steady` are the two clocks.
@@ -143,7 +161,8 @@ impl Reaper {
     fn judge(&mut self, session: &mut dyn KeeperSession, until: Timestamp) -> Result<Passed> {
         let mut passed = Passed::default();
         let mut lost = Vec::new();
-        for overdue in session.overdue(until, BATCH_MAX)? {
+        let metrics = &self.metrics;
+        for overdue in metrics.timed(StoreCall::Overdue, || session.overdue(until, BATCH_MAX))? {
             let judgement = expiry::judge(
                 &overdue.state,
                 &overdue.tenant,
@@ -159,7 +178,9 @@ impl Reaper {
                 Judgement::Lives { deadline } => {
                     // One that is not waited for at all has no deadline once its next event is applied.
                     let deadline = deadline.unwrap_or_else(|| until.plus(self.policy.timeout));
-                    session.put_off(&overdue.tenant, &overdue.process, deadline)?;
+                    metrics.timed(StoreCall::PutOff, || {
+                        session.put_off(&overdue.tenant, &overdue.process, deadline)
+                    })?;
                     passed.put_off += 1;
                 }
             }

@@ -219,6 +219,7 @@ impl Service {
                 let takes_writes =
                     Arc::new(move || !matches!(store.write_state(), WriteState::Closed(_)));
                 Reaper::new(policy, instance(), watermark, postings, takes_writes)
+                    .timed_by(Arc::clone(&metrics))
             };
             let begun = Instant::now();
             let clocks =

@@ -16,7 +16,7 @@ use crate::domain::time::Timestamp;
 use crate::mailbox::{Answer, ReplyTo, wake_all};
 use crate::room::Room;
 use crate::store::{IntakeSession, StoreError};
-use crate::telemetry::metrics::{ChannelLabel, Metrics};
+use crate::telemetry::metrics::{ChannelLabel, Metrics, StoreCall};
 
 /// Events of one commit, as long as no single request has more. Twice as many save no more time and make everybody
 /// wait longer.
@@ -78,7 +78,7 @@ pub fn start(
             depth.set(i64::try_from(postings.len()).unwrap_or(i64::MAX));
             let begun = Instant::now();
             let outcome = pass(session.as_mut(), batch, clock(), &metrics);
-            metrics.store_call("accept", begun.elapsed());
+            metrics.store_call(StoreCall::Accept, begun.elapsed());
             if let Err(error) = outcome {
                 // Whoever waits in line gets the same answer now, not silence.
                 let why = reason(&error);

@@ -26,7 +26,7 @@ use crate::domain::log_row::LogRow;
 use crate::mailbox::{Answer, ReplyTo, wake_all};
 use crate::room::Room;
 use crate::store::{LogSession, StoreError};
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{Metrics, StoreCall};
 
 /// How long a row waits for company where nobody waits for its commit.
 pub const TIMER: Duration = Duration::from_millis(200);
@@ -287,7 +287,7 @@ impl Writer {
         let began = Instant::now();
         self.session.write(rows)?;
         let took = began.elapsed();
-        self.metrics.store_call("write_logs", took);
+        self.metrics.store_call(StoreCall::WriteLogs, took);
         self.metrics.log_batch_seconds.observe(took.as_secs_f64());
         self.metrics.log_rows.inc_by(count(rows.len()));
         self.tries = 0;

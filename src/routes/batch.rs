@@ -27,7 +27,8 @@ use crate::mailbox::{Answer, Letter, Mailbox, ReplyTo};
 use crate::room::Room;
 use crate::view::json::Json;
 
-const ROWS_WAIT: &str = "the log queue is full; the events of this batch are kept, its log rows are not";
+const ROWS_WAIT: &str =
+    "the log queue is full; the events of this batch are kept, its log rows are not";
 
 /// A batch that waits for its commits.
 pub(super) struct WaitingBatch {
@@ -61,7 +62,11 @@ struct Sorted {
 }
 
 impl Desk {
-    pub(super) fn post_batch<'a>(&mut self, exchange: &Exchange<'_, 'a>, form: Form) -> Outcome<'a> {
+    pub(super) fn post_batch<'a>(
+        &mut self,
+        exchange: &Exchange<'_, 'a>,
+        form: Form,
+    ) -> Outcome<'a> {
         let inputs = read(exchange, form)?;
         let received_at = self.shared.store.now();
         let Sorted { mut lines, envelopes, mut rows } = sort(inputs, received_at);
@@ -135,10 +140,7 @@ fn read(
 }
 
 /// Tells events, log rows and what is neither apart.
-fn sort(
-    inputs: Vec<(usize, Result<Envelope, door::DoorError>)>,
-    received_at: Timestamp,
-) -> Sorted {
+fn sort(inputs: Vec<(usize, Result<Envelope, door::DoorError>)>, received_at: Timestamp) -> Sorted {
     let mut sorted = Sorted {
         lines: Vec::with_capacity(inputs.len()),
         envelopes: Vec::with_capacity(inputs.len()),

@@ -18,9 +18,10 @@ pub mod table;
 
 use std::any::Any;
 use std::borrow::Cow;
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bumpalo::Bump;
 use crossbeam::channel::Sender;
@@ -28,7 +29,7 @@ use crossbeam::channel::Sender;
 use crate::domain::dead_letter::NO_TENANT;
 use crate::domain::door::{trace_id_hex, traceparent};
 use crate::domain::event::{Envelope, TraceContext};
-use crate::domain::ids::TenantId;
+use crate::domain::ids::{ProcessId, TenantId};
 use crate::domain::log_row::LogRow;
 use crate::http::auth::{
     self, AuthError, Authenticator, KEYS_WAIT, Principal, Recent, Role, unix_seconds,
@@ -39,8 +40,8 @@ use crate::intake::Posting;
 use crate::log_writer::LogPosting;
 use crate::mailbox::{Answer, ReplyTo};
 use crate::room::{NoRoom, Room, Rooms};
-use crate::store::{Reader, Store, StoreError, WriteState};
-use crate::telemetry::metrics::Metrics;
+use crate::store::{ProcessView, Reader, Store, StoreError, WriteState};
+use crate::telemetry::metrics::{Metrics, StoreCall};
 use crate::view::json::Json;
 use answers::Answers;
 use problem::{Kind, Problem};
@@ -99,6 +100,39 @@ pub struct Desk {
     random: u64,
     tokens: Recent,
     answers: Answers,
+    /// Reads of a status so far.
+    statuses: u32,
+}
+
+/// One read of a status in so many is timed: reading the clock twice would add a hundredth to each, on the loop.
+const STATUS_SAMPLE: u32 = 64;
+
+/// The read session during one call, which is timed until this is dropped.
+struct Asked<'d> {
+    reader: &'d mut dyn Reader,
+    metrics: &'d Metrics,
+    call: StoreCall,
+    begun: Instant,
+}
+
+impl<'d> Deref for Asked<'d> {
+    type Target = dyn Reader + 'd;
+
+    fn deref(&self) -> &Self::Target {
+        self.reader
+    }
+}
+
+impl DerefMut for Asked<'_> {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        self.reader
+    }
+}
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        self.metrics.store_call(self.call, self.begun.elapsed());
+    }
 }
 
 /// What a request's handler works with.
@@ -125,7 +159,28 @@ impl Desk {
         #[expect(clippy::cast_possible_truncation, reason = "half of the random bits are wanted")]
         let random = (random >> 64) as u64 ^ random as u64;
         let (tokens, answers) = (Recent::default(), Answers::default());
-        Ok(Self { shared, reader, random, tokens, answers })
+        Ok(Self { shared, reader, random, tokens, answers, statuses: 0 })
+    }
+
+    /// The read session, for one timed call.
+    fn ask(&mut self, call: StoreCall) -> Asked<'_> {
+        let metrics = &self.shared.metrics;
+        Asked { reader: &mut *self.reader, metrics, call, begun: Instant::now() }
+    }
+
+    /// Reads a status, and times one read in [`STATUS_SAMPLE`].
+    fn read_status(
+        &mut self,
+        tenant: &TenantId,
+        process: &ProcessId,
+    ) -> Result<Option<ProcessView>, StoreError> {
+        let is_timed = self.statuses.is_multiple_of(STATUS_SAMPLE);
+        self.statuses = self.statuses.wrapping_add(1);
+        if is_timed {
+            self.ask(StoreCall::Status).status(tenant, process)
+        } else {
+            self.reader.status(tenant, process)
+        }
     }
 
     fn random_u64(&mut self) -> u64 {

@@ -18,6 +18,7 @@ use crate::http::{Handled, Reply};
 use crate::store::{
     Cursor, DeadLetterFilter, EventFilter, LogFilter, Page, Paged, ProcessFilter, StoreError,
 };
+use crate::telemetry::metrics::StoreCall;
 use crate::view;
 use crate::view::json::Json;
 
@@ -191,7 +192,7 @@ impl Desk {
             return Ok(exchange.tagged(tag, |arena| arena.alloc_slice_copy(&answer.body)));
         }
         let process = ProcessId::parse(&name).map_err(|_| not_found())?;
-        let found = self.reader.status(tenant, &process).map_err(|error| store_problem(&error))?;
+        let found = self.read_status(tenant, &process).map_err(|error| store_problem(&error))?;
         let Some(view) = found else { return Err(not_found()) };
         // Staleness comes with time alone, so it is part of the tag; everything else comes with an event.
         let stale = if view.row.is_stale(now) { "-stale" } else { "" };
@@ -225,7 +226,7 @@ impl Desk {
             name: parameters.get("name").map(str::to_owned),
         };
         let page = self
-            .reader
+            .ask(StoreCall::Processes)
             .processes(exchange.tenant()?, &filter, &parameters.page(LIMIT_PROCESSES)?)
             .map_err(|error| listing_problem(&error))?;
         let now = self.shared.store.now();
@@ -238,7 +239,7 @@ impl Desk {
         let process = exchange.argument(|text| ProcessId::parse(text).ok())?;
         let page = Parameters::of(exchange)?.page(LIMIT_ROWS)?;
         let found = self
-            .reader
+            .ask(StoreCall::Runs)
             .runs(exchange.tenant()?, &process, &page)
             .map_err(|error| listing_problem(&error))?;
         let Some(page) = found else { return Err(not_found()) };
@@ -270,7 +271,7 @@ impl Desk {
         if accept.contains("application/x-ndjson") {
             let page = Page { limit: LIMIT_MAX, after: parameters.page(LIMIT_ROWS)?.after };
             let first = self
-                .reader
+                .ask(StoreCall::Logs)
                 .logs(tenant, &process, &filter, &page)
                 .map_err(|error| listing_problem(&error))?;
             let Some(first) = first else { return Err(not_found()) };
@@ -283,7 +284,7 @@ impl Desk {
         }
         let page = parameters.page(LIMIT_ROWS)?;
         let found = self
-            .reader
+            .ask(StoreCall::Logs)
             .logs(tenant, &process, &filter, &page)
             .map_err(|error| listing_problem(&error))?;
         let Some(page) = found else { return Err(not_found()) };
@@ -301,7 +302,7 @@ impl Desk {
                 .parsed("stream", "a stream key", |text| StreamKey::parse(text).ok())?,
         };
         let page = self
-            .reader
+            .ask(StoreCall::Events)
             .events(exchange.tenant()?, &filter, &parameters.page(LIMIT_ROWS)?)
             .map_err(|error| listing_problem(&error))?;
         Ok(Handled::Reply(exchange.page("events", &page, view::event::write)))
@@ -309,16 +310,20 @@ impl Desk {
 
     pub(super) fn event<'a>(&mut self, exchange: &Exchange<'_, 'a>) -> Outcome<'a> {
         let id = exchange.argument(|text| event_id(text).ok())?;
-        let found =
-            self.reader.event(exchange.tenant()?, &id).map_err(|error| store_problem(&error))?;
+        let found = self
+            .ask(StoreCall::Event)
+            .event(exchange.tenant()?, &id)
+            .map_err(|error| store_problem(&error))?;
         let Some(event) = found else { return Err(not_found()) };
         Ok(Handled::Reply(exchange.json(200, |json| view::event::write(json, &event))))
     }
 
     pub(super) fn stream<'a>(&mut self, exchange: &Exchange<'_, 'a>) -> Outcome<'a> {
         let key = exchange.argument(|text| StreamKey::parse(text).ok())?;
-        let found =
-            self.reader.stream(exchange.tenant()?, &key).map_err(|error| store_problem(&error))?;
+        let found = self
+            .ask(StoreCall::Stream)
+            .stream(exchange.tenant()?, &key)
+            .map_err(|error| store_problem(&error))?;
         let Some(state) = found else { return Err(not_found()) };
         Ok(Handled::Reply(
             exchange.json(200, |json| view::event::write_stream(json, key.as_str(), &state)),
@@ -340,7 +345,7 @@ impl Desk {
         }
         let limit = parameters.page(LIMIT_ROWS)?.limit;
         let found = self
-            .reader
+            .ask(StoreCall::StreamEvents)
             .stream_events(exchange.tenant()?, &key, after, limit)
             .map_err(|error| store_problem(&error))?;
         let Some(events) = found else { return Err(not_found()) };
@@ -366,7 +371,7 @@ impl Desk {
             to: parameters.time("to")?,
         };
         let page = self
-            .reader
+            .ask(StoreCall::DeadLetters)
             .dead_letters(exchange.tenant()?, &filter, &parameters.page(LIMIT_ROWS)?)
             .map_err(|error| listing_problem(&error))?;
         Ok(Handled::Reply(exchange.page("dead_letters", &page, |json, letter| {
@@ -377,7 +382,7 @@ impl Desk {
     pub(super) fn dead_letter<'a>(&mut self, exchange: &Exchange<'_, 'a>) -> Outcome<'a> {
         let id = exchange.argument(|text| text.parse::<i64>().ok())?;
         let found = self
-            .reader
+            .ask(StoreCall::DeadLetter)
             .dead_letter(exchange.tenant()?, id)
             .map_err(|error| store_problem(&error))?;
         let Some(letter) = found else { return Err(not_found()) };

@@ -234,7 +234,8 @@ fn a_process_log_is_a_log_row_and_no_event() {
     // No number, no change of status, no identity: the start alone is in the stream, and a repeat is a second row.
     let repeat = client.event("key-1", &log_line(1, "p", row)).expect(202);
     assert_eq!(repeat.header("idempotency-replayed"), None);
-    let other = log_line(1, "p", json!({"message": "another", "logged_at": "2026-02-27T00:00:00Z"}));
+    let other =
+        log_line(1, "p", json!({"message": "another", "logged_at": "2026-02-27T00:00:00Z"}));
     client.event("key-1", &other).expect(202);
     let logs = client.get("/logs/p").expect(200).json();
     assert_eq!(logs["logs"].as_array().unwrap().len(), 3);
@@ -305,7 +306,10 @@ fn a_batch_may_mix_events_and_log_rows_and_answers_each_line() {
     let fields = [("Content-Type", "application/cloudevents-batch+json")];
     let answer =
         client.request("POST", "/v1/events", &fields, cloud.to_string().as_bytes()).expect(202);
-    assert_eq!((&answer.json()[0]["eventId"], &answer.json()[0]["streamSeq"]), (&json!("l1"), &Value::Null));
+    assert_eq!(
+        (&answer.json()[0]["eventId"], &answer.json()[0]["streamSeq"]),
+        (&json!("l1"), &Value::Null)
+    );
     assert_eq!(messages(&mut client, "q"), ["three"]);
     service.stop();
 }
@@ -323,7 +327,11 @@ fn a_mixed_batch_whose_log_rows_do_not_fit_now_is_503_whole() {
     drop(room);
     let answer = post_lines(&mut client, &batch).expect(202);
     let first: Value = serde_json::from_str(answer.text().lines().next().unwrap()).unwrap();
-    assert_eq!((&first["streamSeq"], &first["replayed"]), (&json!(1), &json!(false)), "first sent now");
+    assert_eq!(
+        (&first["streamSeq"], &first["replayed"]),
+        (&json!(1), &json!(false)),
+        "first sent now"
+    );
     let many: Vec<Value> =
         (0..11).map(|n| log_line(10 + n, "p", json!({"message": "m"}))).collect();
     let never = post_lines(&mut client, &many).expect(413);

@@ -7,6 +7,7 @@ use sentinel::listener::{Jitter, Watermark};
 use sentinel::reaper::Reaper;
 use sentinel::service::{Parts, policy, wall_clock};
 use sentinel::store::Store;
+use sentinel::telemetry::metrics::StoreCall;
 use serde_json::json;
 
 use crate::harness::{Client, HandClock, InProcess, config, envelope, eventually, stop};
@@ -121,6 +122,10 @@ fn every_promised_number_is_scraped_and_moves() {
         r#"sentinel_store_call_seconds_count{call="accept"}"#,
         r#"sentinel_store_call_seconds_count{call="settle"}"#,
         r#"sentinel_store_call_seconds_count{call="write_logs"}"#,
+        r#"sentinel_store_call_seconds_count{call="upkeep"}"#,
+        r#"sentinel_store_call_seconds_count{call="count_processes"}"#,
+        r#"sentinel_store_call_seconds_count{call="archive"}"#,
+        r#"sentinel_store_call_seconds_count{call="status"}"#,
         "sentinel_connection_reuse_ratio",
         "sentinel_request_arena_bytes_count",
         r#"sentinel_processes{status="RUNNING"}"#,
@@ -145,6 +150,48 @@ fn every_promised_number_is_scraped_and_moves() {
     let labels = ["demo", "\"p\"", "orders-api", "\"s\""];
     let named = scrape.0.keys().find(|series| labels.iter().any(|label| series.contains(label)));
     assert_eq!(named, None, "no tenant and no id is a label");
+    service.stop();
+}
+
+#[test]
+fn every_read_of_the_store_is_timed_under_a_name_of_a_closed_set_and_a_status_once_in_a_while() {
+    let folder = tempfile::tempdir().unwrap();
+    let variables = [("SENTINEL_HTTP_LOOPS", "1"), ("SENTINEL_WORKER_THREADS", "1")];
+    let service = InProcess::start(folder.path(), wall_clock(), Parts::ALL, &variables);
+    let mut client = service.client("demo");
+    client.post("/internal/start", &json!({"process_id": "p", "event_id": "e"})).expect(202);
+    for (path, status, call) in [
+        ("/processes", 200, "processes"),
+        ("/processes/p/runs", 200, "runs"),
+        ("/logs/p", 200, "logs"),
+        ("/v1/events", 200, "events"),
+        ("/v1/events/nobody", 404, "event"),
+        ("/v1/streams/nobody", 404, "stream"),
+        ("/v1/streams/nobody/events", 404, "stream_events"),
+        ("/v1/dead-letters", 200, "dead_letters"),
+        ("/v1/dead-letters/7", 404, "dead_letter"),
+    ] {
+        eventually("the start is applied, and the answer as expected", || {
+            (client.get(path).status == status).then_some(())
+        });
+        let series = format!(r#"sentinel_store_call_seconds_count{{call="{call}"}}"#);
+        assert!(Scrape::of(&mut client).value(&series) > 0.0, "{path} is timed as {call}");
+    }
+    // Nobody is no process, so each of these is a read of the store.
+    for _ in 0..65 {
+        client.get("/status/nobody").expect(404);
+    }
+    let scrape = Scrape::of(&mut client);
+    let timed = scrape.value(r#"sentinel_store_call_seconds_count{call="status"}"#);
+    assert_eq!(timed, 2.0, "the first of 64 and the 65th");
+    let known: BTreeSet<&str> = StoreCall::ALL.iter().map(|call| call.as_str()).collect();
+    assert_eq!(known.len(), StoreCall::ALL.len());
+    for series in scrape.0.keys() {
+        let Some((_, call)) = series.split_once("sentinel_store_call_seconds_count{call=\"") else {
+            continue;
+        };
+        assert!(known.contains(call.trim_end_matches("\"}")), "{series}");
+    }
     service.stop();
 }
 

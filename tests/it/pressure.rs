@@ -109,7 +109,11 @@ fn memory_stays_bounded_under_ten_times_the_load_that_is_taken_and_every_202_is_
                                 totals.accepted += count;
                             }
                             503 => {
-                                assert!(answer.header("retry-after").is_some(), "{}", answer.text());
+                                assert!(
+                                    answer.header("retry-after").is_some(),
+                                    "{}",
+                                    answer.text()
+                                );
                                 // Whoever does not wait as told meets the same answer, with less to send.
                                 is_heavy = false;
                                 own.refused += count;

@@ -344,7 +344,9 @@ pub(super) fn carry(
     drop(rows);
     let Some((span, last)) = carried else { return Ok(0) };
     connection
-        .prepare_cached(&format!("DELETE FROM events_{n} WHERE stream_id = ?1 AND stream_seq <= ?2"))?
+        .prepare_cached(&format!(
+            "DELETE FROM events_{n} WHERE stream_id = ?1 AND stream_seq <= ?2"
+        ))?
         .execute([stream, last])?;
     connection
         .prepare_cached("UPDATE event_table SET rows = rows - ?2 WHERE n = ?1")?

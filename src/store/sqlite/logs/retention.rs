@@ -73,9 +73,7 @@ impl Retention {
         standing: &impl Fn(&str, &str) -> rusqlite::Result<Standing>,
     ) -> rusqlite::Result<usize> {
         let is_old = |table: &Table| {
-            table.number != KEPT
-                && table.last_ingested_us < before.micros()
-                && !table.is_empty()
+            table.number != KEPT && table.last_ingested_us < before.micros() && !table.is_empty()
         };
         let Some(old) = table::all(connection)?.into_iter().find(is_old) else { return Ok(0) };
         let after = match self.carried {
