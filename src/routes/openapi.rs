@@ -195,7 +195,8 @@ fn schemas() -> Value {
             "properties": {
                 "eventId": { "type": "string", "format": "uuid" }, "tenantId": text, "source": text, "type": text,
                 "timestampUtc": time, "schemaVersion": { "type": "integer", "minimum": 1 },
-                "streamKey": text, "payload": {}, "idempotencyKey": text,
+                "streamKey": text, "idempotencyKey": text,
+                "payload": { "description": "anything; of the type process.log a LogRow, which becomes a log row and no event" },
             },
         },
         "Report": {
@@ -212,7 +213,8 @@ fn schemas() -> Value {
         "Receipt": {
             "type": "object",
             "properties": {
-                "process_id": text, "run_id": maybe_text, "eventId": text, "streamSeq": count,
+                "process_id": text, "run_id": maybe_text, "eventId": text,
+                "streamSeq": { "type": ["integer", "null"], "minimum": 1, "description": "null for a log row (type process.log)" },
                 "receivedAtUtc": time, "traceId": text,
             },
         },

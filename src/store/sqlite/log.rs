@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use super::connection::{classify, open_reader, open_writer, quick_check};
 use super::folder::Folder;
-use crate::domain::event::{Accepted, Envelope};
+use crate::domain::event::{Accepted, Envelope, IdOrigin, PayloadHash, TraceContext};
+use crate::domain::ids::{EventId, EventType, IdempotencyKey, Source, StreamKey, TenantId};
 use crate::domain::time::Timestamp;
 use crate::store::{Message, Result, StoreError};
 
@@ -81,6 +82,59 @@ pub(super) fn decode(position: i64, bytes: &[u8]) -> std::result::Result<Accepte
     }
     let OwnedBody { stream_seq, received_at, ordered_at, clock_skew, envelope } = body;
     Ok(Accepted { position, stream_seq, received_at, ordered_at, clock_skew, envelope })
+}
+
+/// [`OwnedBody`] whose payload may be anything: what comes before and after it is often whole where that is damaged.
+#[derive(Deserialize)]
+struct DamagedBody<'b> {
+    stream_seq: u64,
+    received_at: Timestamp,
+    ordered_at: Timestamp,
+    clock_skew: bool,
+    // The members of `Envelope`, in its order.
+    tenant: TenantId,
+    event_id: EventId,
+    id_origin: IdOrigin,
+    source: Source,
+    event_type: EventType,
+    stream: StreamKey,
+    occurred_at: Option<Timestamp>,
+    schema_version: u32,
+    #[serde(borrow)]
+    _payload: &'b [u8],
+    key: Option<IdempotencyKey>,
+    hash: PayloadHash,
+    trace: TraceContext,
+}
+
+/// What can be made out of the bytes at `position` that [`decode`] cannot read: the event without its payload. It has
+/// its number and its identity, so that the number stays taken and a repeat is known, and it must never be applied.
+/// None: not even that can be read.
+pub(super) fn salvage(position: i64, bytes: &[u8]) -> Option<Accepted> {
+    let (&FORMAT, rest) = bytes.split_first()? else { return None };
+    // What is left over does not matter here: it may be what is wrong.
+    let (body, _left) = postcard::take_from_bytes::<DamagedBody<'_>>(rest).ok()?;
+    Some(Accepted {
+        position,
+        stream_seq: body.stream_seq,
+        received_at: body.received_at,
+        ordered_at: body.ordered_at,
+        clock_skew: body.clock_skew,
+        envelope: Envelope {
+            tenant: body.tenant,
+            event_id: body.event_id,
+            id_origin: body.id_origin,
+            source: body.source,
+            event_type: body.event_type,
+            stream: body.stream,
+            occurred_at: body.occurred_at,
+            schema_version: body.schema_version,
+            payload: Box::default(),
+            key: body.key,
+            hash: body.hash,
+            trace: body.trace,
+        },
+    })
 }
 
 /// The writing side of the log. One thread owns it.
@@ -344,7 +398,7 @@ pub(super) mod tests {
     #[test]
     fn an_event_comes_out_of_the_log_as_it_went_in() {
         let mut event = accepted(9, "s", 3);
-        event.envelope.key = Some(crate::domain::ids::IdempotencyKey::parse("k").unwrap());
+        event.envelope.key = Some(IdempotencyKey::parse("k").unwrap());
         event.envelope.occurred_at = Some(Timestamp::from_micros(-5));
         assert_eq!(decode(9, &encode(&event)).unwrap(), event);
     }

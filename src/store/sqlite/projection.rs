@@ -17,7 +17,7 @@ use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
 use super::connection::classify;
 use super::folder::Folder;
-use super::log::LogReader;
+use super::log::{LogReader, salvage};
 use super::names::{Names, StreamNumbers};
 use super::overlay::{Overlay, Taken};
 use super::processes::{self, Kinds};
@@ -29,7 +29,7 @@ use crate::component::Stop;
 use crate::domain::apply::{self, Change, Item};
 use crate::domain::dead_letter::DeadLetter;
 use crate::domain::event::Accepted;
-use crate::domain::ids::{ProcessId, StreamKey, TenantId};
+use crate::domain::ids::{ProcessId, TenantId};
 use crate::domain::process::{Policy, State, mark};
 use crate::domain::time::Timestamp;
 use crate::store::{Claim, ListenerSession, Message, Result, StoreError};
@@ -179,7 +179,10 @@ impl Session {
             .iter()
             .filter_map(|message| match message {
                 Message::Event(accepted) => Some(Arc::clone(accepted)),
-                Message::Undecodable { .. } => None,
+                // What can be read of it keeps its number taken and a repeat known; it is not applied.
+                Message::Undecodable { position, bytes, .. } => {
+                    salvage(*position, bytes).map(Arc::new)
+                }
             })
             .collect();
         idempotency::record(&transaction, &accepted)?;
@@ -245,25 +248,30 @@ fn write_batch(
     }
     processes::write_history(connection, &kinds)?;
     for letter in &change.dead_letters {
-        write_dead_letter(connection, names, streams, letter)?;
+        let found = accepted.binary_search_by_key(&letter.id, |event| event.position);
+        let event = found.ok().map(|index| &*accepted[index]);
+        write_dead_letter(connection, names, streams, letter, event)?;
     }
     Ok(())
 }
 
+/// Writes a dead letter. `event` is what is known of it: also of one that cannot be read, which belongs to nobody, the
+/// place in its stream is noted, so that readers can tell its number from a hole.
 fn write_dead_letter(
     connection: &Connection,
     names: &mut Names,
     streams: &mut StreamNumbers,
     letter: &DeadLetter,
+    event: Option<&Accepted>,
 ) -> rusqlite::Result<()> {
-    let key = letter.stream_key.as_deref().and_then(|key| StreamKey::parse(key).ok());
-    let stream = match (TenantId::parse(&letter.tenant), key) {
-        (Ok(tenant), Some(key)) => {
-            let tenant = names.tenant(connection, tenant.as_str())?;
-            streams.find(connection, tenant, &key)?
+    let stream = match event {
+        Some(event) => {
+            let tenant = names.tenant(connection, event.envelope.tenant.as_str())?;
+            streams.find(connection, tenant, &event.envelope.stream)?
         }
-        _ => None,
+        None => None,
     };
+    let stream_seq = event.map(|event| event.stream_seq).or(letter.stream_seq);
     connection
         .prepare_cached(
             "INSERT INTO tombstone (position, tenant, reason, detail, snapshot, event_id, source, stream_key, \
@@ -279,7 +287,7 @@ fn write_dead_letter(
             letter.source,
             letter.stream_key,
             stream,
-            letter.stream_seq.map(signed),
+            stream_seq.map(signed),
             letter.created_at.micros()
         ])?;
     Ok(())

@@ -133,8 +133,16 @@ impl Intake {
                         replay.done_to = event.position;
                         self.overlay.add(&[event]);
                     }
-                    // The listener sets it aside; it has no number that we could read.
-                    Message::Undecodable { position, .. } => replay.done_to = position,
+                    // The listener sets it aside. Where its number and its identity can be read all the same, the
+                    // number stays taken and a repeat is known.
+                    Message::Undecodable { position, bytes, .. } => {
+                        if let Some(event) = log_db::salvage(position, &bytes) {
+                            self.numbers.replay(&event);
+                            self.identities.add(&event, &Identity::of(&event.envelope));
+                            self.identities.keep(position - 1, event.received_at);
+                        }
+                        replay.done_to = position;
+                    }
                 }
             }
             self.forget(now);
