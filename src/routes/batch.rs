@@ -15,7 +15,7 @@ use super::events::{Form, NDJSON};
 use super::internal::{door_problem, refusal};
 use super::problem::{Kind, Problem};
 use super::{Desk, Exchange, JSON, Outcome, Waiting};
-use crate::domain::door::{self, BATCH_EVENTS_MAX};
+use crate::domain::door::{self, BATCH_EVENTS_MAX, DoorError};
 use crate::domain::event::{Envelope, Verdict};
 use crate::domain::ids::EventId;
 use crate::domain::log_row::LogRow;
@@ -53,6 +53,9 @@ enum Input {
     Row(EventId),
     Refused(Problem),
 }
+
+/// One input with its number, as the door took it.
+type Read = (usize, Result<Envelope, DoorError>);
 
 /// The lines of a batch, each on its way.
 struct Sorted {
@@ -106,10 +109,7 @@ impl Desk {
 }
 
 /// Reads the inputs of a batch, each with its number.
-fn read(
-    exchange: &Exchange<'_, '_>,
-    form: Form,
-) -> Result<Vec<(usize, Result<Envelope, door::DoorError>)>, Problem> {
+fn read(exchange: &Exchange<'_, '_>, form: Form) -> Result<Vec<Read>, Problem> {
     let tenant = exchange.tenant()?;
     if exchange.request.head.headers.get("idempotency-key").is_some() {
         return Err(Problem::new(Kind::KeyOnBatch, Kind::KeyOnBatch.help()));
@@ -140,7 +140,7 @@ fn read(
 }
 
 /// Tells events, log rows and what is neither apart.
-fn sort(inputs: Vec<(usize, Result<Envelope, door::DoorError>)>, received_at: Timestamp) -> Sorted {
+fn sort(inputs: Vec<Read>, received_at: Timestamp) -> Sorted {
     let mut sorted = Sorted {
         lines: Vec::with_capacity(inputs.len()),
         envelopes: Vec::with_capacity(inputs.len()),
@@ -305,4 +305,106 @@ fn write_event(json: &mut Json<'_>, verdict: &Verdict) -> Option<Problem> {
     json.member("receivedAtUtc").time(receipt.received_at);
     json.member("replayed").boolean(matches!(verdict, Verdict::Replayed(_)));
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use crossbeam::channel;
+
+    use super::*;
+    use crate::domain::event::Receipt;
+    use crate::domain::ids::{ProcessId, StreamKey, TenantId};
+    use crate::domain::log_row::Level;
+    use crate::mailbox::{Address, ChannelMailbox};
+    use crate::room::Rooms;
+
+    const ADDRESS: Address = Address { slot: 3, generation: 9 };
+
+    fn row() -> LogRow {
+        LogRow {
+            tenant: TenantId::parse("t").unwrap(),
+            process: ProcessId::parse("p").unwrap(),
+            level: Level::Info,
+            message: "m".into(),
+            event_type: None,
+            component: None,
+            details: None,
+            stack_trace: None,
+            logged_at: Timestamp::default(),
+            duration_us: None,
+            correlation_id: None,
+            trace_id: None,
+            span_id: None,
+        }
+    }
+
+    /// A batch of one event and one row, whose events are answered with `answer`. Returns what its asker gets, as
+    /// status and body, when the log queue has room or not.
+    fn answered(answer: Answer, has_room: bool) -> (u16, String) {
+        let event_id = EventId::parse("row").unwrap();
+        let lines = vec![
+            Line { number: 1, input: Input::Event },
+            Line { number: 2, input: Input::Row(event_id) },
+        ];
+        let received_at = Timestamp::default();
+        let (form, trace_id) = (Form::Ndjson, String::from("trace"));
+        let waiting = WaitingBatch { form, lines, trace_id, received_at, verdicts: None };
+        let (log_postings, posted) = channel::bounded(1);
+        if !has_room {
+            log_postings.send(LogPosting { rows: Vec::new(), reply: None, room: None }).unwrap();
+        }
+        let rooms = Rooms::new(1);
+        let (asker, letters) = ChannelMailbox::new();
+        let rest = Mutex::new(Some((vec![row()], rooms.take(1).unwrap())));
+        let between = RowsNext { asker, log_postings, rest };
+        let context = Box::new(Waiting::Batch(waiting));
+        between.put(Letter { address: ADDRESS, context, answer });
+        let letter = match letters.try_recv() {
+            Ok(letter) => {
+                assert_eq!(rooms.taken(), 0, "the room is given back");
+                letter
+            }
+            Err(_nothing_yet) => {
+                let posting = posted.try_recv().unwrap();
+                assert_eq!((posting.rows.len(), rooms.taken()), (1, 1));
+                let _mailbox = posting.reply.unwrap().put(Answer::Logged(1));
+                letters.try_recv().unwrap()
+            }
+        };
+        assert_eq!(letter.address, ADDRESS);
+        let Ok(waiting) = letter.context.downcast::<Waiting>() else { panic!("its own context") };
+        let arena = Bump::new();
+        let reply = waiting.finish(&arena, letter.answer);
+        (reply.status, String::from_utf8_lossy(&reply.body).into_owned())
+    }
+
+    fn accepted() -> Answer {
+        Answer::Verdicts(vec![Verdict::Accepted(Receipt {
+            event_id: EventId::parse("event").unwrap(),
+            stream: StreamKey::parse("p").unwrap(),
+            stream_seq: 7,
+            received_at: Timestamp::default(),
+        })])
+    }
+
+    #[test]
+    fn rows_follow_the_events_and_say_in_their_lines_where_they_cannot() {
+        let (status, body) = answered(accepted(), true);
+        assert_eq!(status, 202, "{body}");
+        let (status, body) = answered(accepted(), false);
+        assert_eq!(status, 207, "{body}");
+        let lines: Vec<serde_json::Value> =
+            body.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!((&lines[0]["status"], &lines[0]["streamSeq"]), (&202.into(), &7.into()));
+        assert_eq!(lines[1]["status"], 503);
+        assert_eq!(lines[1]["problem"]["detail"], ROWS_WAIT);
+    }
+
+    #[test]
+    fn where_the_events_are_refused_no_row_is_written() {
+        for has_room in [true, false] {
+            let (status, body) = answered(Answer::Unavailable("full"), has_room);
+            assert_eq!(status, 503, "{body}");
+        }
+    }
 }

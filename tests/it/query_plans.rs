@@ -32,9 +32,8 @@ const SMALL: [&str; 9] = [
 
 /// Statements that walk a whole table or sort what they found on purpose: a part of the text, and why. None of them
 /// is polled, and one alone answers a request.
-const EXCEPTIONS: [(&str, &str); 5] = [
+const EXCEPTIONS: [(&str, &str); 4] = [
     ("SELECT status, count(*) FROM process", "four times a minute, over the narrow index alone"),
-    ("DELETE FROM log_process", "once for each log table that retention drops"),
     ("SELECT digest FROM idempotency_", "once for each table at a start, and when it is full"),
     ("AND name GLOB 'events_[0-9]*'", "names of tables, when one comes or goes"),
     ("SELECT * FROM ", "a part of a view, which only people read"),

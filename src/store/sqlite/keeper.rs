@@ -33,9 +33,9 @@ const SLOW_PAUSE: std::time::Duration = std::time::Duration::from_secs(60);
 /// Too early a look at a process costs one update; so many of them in one call at most.
 const SWEEPS_MAX: usize = 10_000;
 
-/// Streams of an event table that are looked at in one call, to find those with an open run: some 50 ms of reading,
-/// which nobody waits for.
-const STREAMS_LOOKED_AT: usize = 10_000;
+/// Streams of an event table that are looked at in one call, to find those with an open run: some 200 ms of reading,
+/// which nobody waits for. With fewer, retention could not keep up where every event has a stream of its own.
+const STREAMS_LOOKED_AT: usize = 50_000;
 
 /// The keeper's session.
 pub(super) struct Session {

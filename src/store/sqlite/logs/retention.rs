@@ -34,6 +34,10 @@ pub struct Retention {
     carried: Option<(i64, i64)>,
     /// The process in [`KEPT`] up to which was looked for those that are gone.
     released: i64,
+    /// The process up to which those without rows in any table were forgotten.
+    forgotten: i64,
+    /// That was done for all since a table was last dropped.
+    is_forgotten: bool,
 }
 
 /// Processes of a table, looked at one after the other.
@@ -60,8 +64,9 @@ impl Retention {
         standing: impl Fn(&str, &str) -> rusqlite::Result<Standing>,
     ) -> Result<usize> {
         let dropped = self.drop(connection, before, limit, &standing).map_err(failed(CALL))?;
+        let forgotten = self.forget(connection).map_err(failed(CALL))?;
         let released = self.release(connection, limit, &standing).map_err(failed(CALL))?;
-        Ok(dropped + released)
+        Ok(dropped + forgotten + released)
     }
 
     /// Works on the oldest table if everything in it is old.
@@ -90,6 +95,7 @@ impl Retention {
         };
         if looked.found.is_empty() && looked.is_all {
             self.carried = None;
+            (self.forgotten, self.is_forgotten) = (0, false);
             let rows = drop_table(&transaction, old, tables.last() == Some(old), before)?;
             transaction.commit()?;
             return Ok(rows.max(1));
@@ -106,6 +112,33 @@ impl Retention {
         // There may be more of the process at which the portion was full, so that one is looked at again.
         self.carried = Some((old.number, if moved == limit { to } else { looked.to }));
         Ok(moved.max(1))
+    }
+
+    /// Forgets processes without rows in any table, of [`PROCESSES_LOOKED_AT`] at most: PL/SQL makes a new process id for
+    /// each run. Returns how much it did.
+    fn forget(&mut self, connection: &Connection) -> rusqlite::Result<usize> {
+        if self.is_forgotten {
+            return Ok(0);
+        }
+        let portion = i64::try_from(PROCESSES_LOOKED_AT).unwrap_or(i64::MAX);
+        let to: Option<i64> = connection
+            .prepare_cached(
+                "SELECT max(process_ref) FROM \
+                 (SELECT process_ref FROM log_process WHERE process_ref > ?1 ORDER BY process_ref LIMIT ?2)",
+            )?
+            .query_row([self.forgotten, portion], |row| row.get(0))?;
+        let Some(to) = to else {
+            self.is_forgotten = true;
+            return Ok(0);
+        };
+        let forgotten = connection
+            .prepare_cached(
+                "DELETE FROM log_process WHERE process_ref > ?1 AND process_ref <= ?2 AND first_table > 0 \
+                 AND last_table < (SELECT min(table_no) FROM log_table WHERE table_no > 0)",
+            )?
+            .execute([self.forgotten, to])?;
+        self.forgotten = to;
+        Ok(forgotten.max(1))
     }
 
     /// Lets kept rows go whose process is gone.
@@ -262,12 +295,6 @@ fn drop_table(
     transaction
         .execute_batch(&format!("DROP VIEW process_logs; DROP TABLE logs_{}", table.number))?;
     transaction.execute("DELETE FROM log_table WHERE table_no = ?1", [table.number])?;
-    // A process without rows in any table is forgotten: PL/SQL makes a new process id for each run.
-    transaction.execute(
-        "DELETE FROM log_process WHERE first_table > 0 \
-         AND last_table < (SELECT min(table_no) FROM log_table WHERE table_no > 0)",
-        [],
-    )?;
     table::make_view(transaction)?;
     Ok(usize::try_from(table.last_log_id - table.first_log_id + 1).unwrap_or(0))
 }

@@ -46,23 +46,22 @@ impl Logs {
         open_for_upkeep(self.folder.path()).unwrap()
     }
 
+    fn rows(&self) -> i64 {
+        self.writer().query_row("SELECT count(*) FROM process_logs", [], |row| row.get(0)).unwrap()
+    }
+
     fn tables(&self) -> i64 {
         self.writer().query_row("SELECT count(*) FROM log_table", [], |row| row.get(0)).unwrap()
     }
 }
 
 /// Drops what is older, with no run open. Returns how many rows went.
-fn drop_older_than(logs: &Logs, before: Timestamp) -> usize {
-    let (mut retention, mut gone) = (Retention::default(), 0);
-    loop {
-        let portion = retention
-            .pass(&mut logs.writer(), before, 100, |_tenant, _process| Ok(Standing::Gone))
-            .unwrap();
-        if portion == 0 {
-            return gone;
-        }
-        gone += portion;
-    }
+fn drop_older_than(logs: &Logs, before: Timestamp) -> i64 {
+    let mut retention = Retention::default();
+    let kept = logs.rows();
+    let nobody = |_: &str, _: &str| Ok(Standing::Gone);
+    while retention.pass(&mut logs.writer(), before, 100, nobody).unwrap() > 0 {}
+    kept - logs.rows()
 }
 
 fn tenant() -> TenantId {
@@ -254,6 +253,68 @@ fn retention_drops_whole_tables_forgets_their_processes_and_never_gives_a_log_id
     logs.session.write_at(&[line("p", day(9), "d")], day(9)).unwrap();
     assert_eq!(logs.all("p")[0].log_id, 4);
     assert_eq!(logs.tables(), 1);
+}
+
+#[test]
+fn rows_of_an_open_run_are_carried_over_by_portions_each_there_once_at_any_time() {
+    let mut logs = Logs::new();
+    let day = |n: u32| noon().plus(DAY * n);
+    // Many lines of one instant, so that a portion ends within it.
+    for n in 0..3 {
+        let rows: Vec<LogRow> = (0..40)
+            .flat_map(|m| ["open", "over"].map(|name| line(name, day(0), &format!("{n}-{m:02}"))))
+            .collect();
+        logs.session.write_at(&rows, day(n)).unwrap();
+    }
+    logs.session.write_at(&[line("open", day(9), "young")], day(9)).unwrap();
+    let before = logs.all("open");
+    assert_eq!(before.len(), 121);
+    let standing = |tenant: &str, process: &str| {
+        assert_eq!(tenant, "contoso");
+        Ok(if process == "open" { Standing::Open } else { Standing::Gone })
+    };
+    let mut retention = Retention::default();
+    let (mut kept, mut portions) = (0, 0);
+    while retention.pass(&mut logs.writer(), day(5), 7, standing).unwrap() > 0 {
+        let sql = "SELECT count(*) FROM logs_0";
+        let now: i64 = logs.writer().query_row(sql, [], |row| row.get(0)).unwrap();
+        assert!(now - kept <= 7, "{} rows at once", now - kept);
+        kept = now;
+        portions += 1;
+        assert_eq!(logs.all("open"), before, "after portion {portions}");
+        // Whoever was interrupted begins anew.
+        if portions % 5 == 0 {
+            retention = Retention::default();
+        }
+    }
+    assert_eq!((kept, logs.tables()), (120, 2), "the kept and the newest");
+    let page = Page { limit: 1, after: None };
+    assert_eq!(logs.page("over", &LogFilter::default(), &page), None);
+    let newest = logs.reader.newest(&tenant(), &ProcessId::parse("open").unwrap()).unwrap();
+    logs.reader.end_turn();
+    assert_eq!(newest, Some(day(9)));
+
+    let over = |_: &str, _: &str| Ok(Standing::Over);
+    while retention.pass(&mut logs.writer(), day(5), 7, over).unwrap() > 0 {}
+    assert_eq!(logs.all("open"), before, "what is over and not archived stays");
+    let gone = |_: &str, _: &str| Ok(Standing::Gone);
+    while retention.pass(&mut logs.writer(), day(5), 7, gone).unwrap() > 0 {}
+    assert_eq!(logs.messages("open"), ["young"]);
+}
+
+#[test]
+fn a_file_of_the_first_version_gets_a_place_for_rows_that_are_kept() {
+    let mut logs = Logs::new();
+    logs.session.write_at(&[line("p", noon(), "a")], noon()).unwrap();
+    logs.writer().execute_batch("DROP TABLE logs_0; PRAGMA user_version = 1").unwrap();
+    logs.session = Session::open(logs.folder.path()).unwrap();
+    assert_eq!(logs.messages("p"), ["a"]);
+    let day = noon().plus(DAY);
+    logs.session.write_at(&[line("p", day, "b")], day).unwrap();
+    let open = |_: &str, _: &str| Ok(Standing::Open);
+    let mut retention = Retention::default();
+    while retention.pass(&mut logs.writer(), day, 7, open).unwrap() > 0 {}
+    assert_eq!(logs.messages("p"), ["a", "b"]);
 }
 
 #[test]
