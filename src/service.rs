@@ -31,6 +31,7 @@ use crate::routes::{Desk, Shared};
 use crate::store::sqlite::{Settings, Sqlite};
 use crate::store::{IntakeSession, Store, WriteState};
 use crate::telemetry::metrics::{Metrics, ThreadLabel};
+use crate::telemetry::process;
 use crate::{intake, log_writer};
 
 /// The store's clock as a value, so that tests can move it by hand.
@@ -425,8 +426,7 @@ fn limits(config: &Config) -> Limits {
 
 /// This instance, for people who read a judgement.
 fn instance() -> String {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    format!("{}/{}", host.trim(), std::process::id())
+    format!("{}/{}", process::host_name(), std::process::id())
 }
 
 fn bind_advice(config: &Config) -> String {

@@ -167,6 +167,8 @@ impl Desk {
         let front = &self.shared.front;
         metrics.front(front.connections(), front.turned_away(), front.accept_errors());
         metrics.note_reuse();
+        let takes_writes = !matches!(self.shared.store.write_state(), WriteState::Closed(_));
+        metrics.store_up.set(i64::from(takes_writes && self.reader.ping().is_ok()));
         let (_, oldest) = self.shared.store.backlog();
         let lag = oldest.map_or(0.0, |oldest| self.shared.store.now().since(oldest).as_secs_f64());
         metrics.processor_lag_seconds.set(lag);

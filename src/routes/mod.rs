@@ -102,6 +102,8 @@ pub struct Desk {
     answers: Answers,
     /// Reads of a status so far.
     statuses: u32,
+    /// The reply at hand goes to a probe or a scraper: the objectives are about users' requests.
+    for_machines: bool,
 }
 
 /// One read of a status in so many is timed: reading the clock twice would add a hundredth to each, on the loop.
@@ -159,7 +161,7 @@ impl Desk {
         #[expect(clippy::cast_possible_truncation, reason = "half of the random bits are wanted")]
         let random = (random >> 64) as u64 ^ random as u64;
         let (tokens, answers) = (Recent::default(), Answers::default());
-        Ok(Self { shared, reader, random, tokens, answers, statuses: 0 })
+        Ok(Self { shared, reader, random, tokens, answers, statuses: 0, for_machines: false })
     }
 
     /// The read session, for one timed call.
@@ -411,6 +413,7 @@ impl App for Desk {
     type Stream = stream::LogStream;
 
     fn admit<'a>(&mut self, arena: &'a Bump, head: &Head<'_>) -> Admission<'a, Admitted> {
+        self.for_machines = false;
         let trace = self.trace(head);
         match self.look_at(head, trace) {
             Ok(admitted) => {
@@ -444,6 +447,7 @@ impl App for Desk {
         back: &dyn ReturnAddress,
     ) -> Handled<'a, Self::Stream> {
         let trace = admitted.trace;
+        self.for_machines = admitted.route.is_for_machines();
         match self.respond(arena, request, admitted, back) {
             Ok(handled) => handled,
             Err(problem) => Handled::Reply(problem.reply(
@@ -460,6 +464,7 @@ impl App for Desk {
         context: Box<dyn Any + Send>,
         answer: Answer,
     ) -> Reply<'a> {
+        self.for_machines = false;
         match context.downcast::<Waiting>() {
             Ok(waiting) => waiting.finish(arena, answer),
             Err(_) => Problem::new(Kind::Internal, "an answer came back without its question")
@@ -476,6 +481,9 @@ impl App for Desk {
     }
 
     fn replied(&mut self, status: u16, micros: u64, arena_bytes: usize) {
+        if std::mem::take(&mut self.for_machines) {
+            return;
+        }
         self.shared.metrics.replied(status, Duration::from_micros(micros), arena_bytes);
     }
 

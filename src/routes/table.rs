@@ -69,6 +69,13 @@ pub struct Route {
     pub query: &'static [(&'static str, &'static str)],
 }
 
+impl Route {
+    /// Probes and scrapers ask all the time, and no user waits for the answer.
+    pub fn is_for_machines(&self) -> bool {
+        matches!(self.action, Action::Health | Action::Ready | Action::Metrics)
+    }
+}
+
 const LIMIT: (&str, &str) = ("limit", "rows on a page, 1 to 1000");
 const CURSOR: (&str, &str) = ("cursor", "next_cursor of the page before");
 const TENANT: (&str, &str) = ("tenant", "another tenant; needs sentinel:admin");

@@ -1,4 +1,4 @@
-//! What the system knows about this process: processor time, memory, open files. This module reads it from `/proc`
+//! What the system knows about this process: processor time, memory, open files, its host. This module reads it from `/proc`
 //! at each scrape and calls it what every Prometheus client calls it.
 
 use std::fmt;
@@ -14,6 +14,11 @@ use rustix::process::Resource;
 /// Adds the metrics of this process to `registry`.
 pub fn register(registry: &mut Registry) {
     registry.register_collector(Box::new(ThisProcess));
+}
+
+/// The name of this host, as the system knows it, also where `/proc/sys` is out of sight.
+pub fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 /// Reads `/proc/self` when it is asked. Where there is no `/proc`, there are no such metrics.

@@ -11,6 +11,8 @@ mod a_watched_command;
 mod damage;
 // Once, in order, and the same answer again.
 mod delivery;
+// What is shipped to run it.
+mod deployment;
 // No space, no right to write.
 mod disk;
 // A service that answers as a test tells it to.

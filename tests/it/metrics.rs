@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::harness::{Client, HandClock, InProcess, config, envelope, eventually, stop};
 
 /// The names of the contract that have something to count in this build. Jobs, workers and objectives have none yet.
-const NAMES: [&str; 25] = [
+pub(crate) const NAMES: [&str; 26] = [
     "gateway_requests_total",
     "gateway_request_duration_ms",
     "gateway_request_duration_seconds",
@@ -28,6 +28,7 @@ const NAMES: [&str; 25] = [
     "sentinel_channel_depth",
     "sentinel_store_call_seconds",
     "sentinel_store_reconnects_total",
+    "sentinel_store_up",
     "sentinel_connection_reuse_ratio",
     "sentinel_request_arena_bytes",
     "sentinel_projection_lag_seconds",
@@ -103,6 +104,7 @@ fn every_promised_number_is_scraped_and_moves() {
     let row = json!({"process_id": "p", "level": "INFO", "message": "hello"});
     client.post("/internal/log", &row).expect(202);
     client.get("/status/nobody").expect(404);
+    client.get("/health").expect(200);
     // Processes are counted four times a minute.
     clock.forward(Duration::from_secs(16));
     let moved = [
@@ -132,6 +134,7 @@ fn every_promised_number_is_scraped_and_moves() {
         r#"sentinel_thread_up{thread="intake"}"#,
         r#"sentinel_thread_up{thread="listener-0"}"#,
         "sentinel_connections",
+        "sentinel_store_up",
     ];
     let scrape = eventually("every number moves", || {
         // Whatever the keeper had counted by then, it counts again.
@@ -142,6 +145,8 @@ fn every_promised_number_is_scraped_and_moves() {
     assert_eq!(scrape.value(r#"processor_events_total{result="duplicate"}"#), 1.0);
     assert_eq!(scrape.value(r#"processor_events_total{result="success"}"#), 2.0);
     assert_eq!(scrape.value("sentinel_log_rows_total"), 1.0);
+    let of_users = scrape.value(r#"gateway_requests_total{status="200"}"#);
+    assert_eq!(of_users, 0.0, "probes and scrapes are no requests of users");
     assert_eq!(scrape.value("sentinel_connection_reuse_ratio"), 1.0, "nothing was opened again");
     assert_eq!(scrape.value("sentinel_connections"), 1.0);
     let names = scrape.names();

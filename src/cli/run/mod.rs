@@ -42,6 +42,7 @@ use crate::component::Component;
 use crate::config::Overrides;
 use crate::domain::ids::ProcessId;
 use crate::domain::time::Timestamp;
+use crate::telemetry::process::host_name;
 
 /// The last that a command said on stderr goes into the error: so many lines …
 const LAST_WORDS_LINES_MAX: usize = 20;
@@ -350,11 +351,6 @@ fn program_name(command: &[OsString]) -> String {
     let program = command.first().map(Path::new).unwrap_or_else(|| Path::new(""));
     let name = program.file_name().unwrap_or(program.as_os_str());
     name.to_string_lossy().into_owned()
-}
-
-fn host_name() -> String {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    name.trim().to_string()
 }
 
 /// Says something of our own, one line, beside what the command says.
