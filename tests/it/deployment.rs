@@ -71,6 +71,9 @@ fn the_probes_ask_routes_that_are_open() {
     }
 }
 
+/// What the collector of the process itself adds.
+const PROCESS: [&str; 1] = ["process_cpu_seconds_total"];
+
 /// The names of metrics in the expressions of `text`. What is written before a brace, a bracket or a blank and has an
 /// underscore is a metric, unless it is a recording rule (a colon) or a function of the query language.
 fn metrics_in(text: &str) -> BTreeSet<String> {
@@ -97,6 +100,33 @@ fn every_rule_is_about_a_metric_that_is_scraped() {
         assert!(metrics.len() >= 2, "{file}: {metrics:?}");
         for metric in metrics {
             assert!(NAMES.contains(&metric.as_str()), "{file}: nobody exposes {metric}");
+        }
+    }
+}
+
+#[test]
+fn every_panel_shows_a_metric_that_is_scraped_or_a_rule_that_records_it() {
+    let dashboard: serde_json::Value =
+        serde_json::from_str(&read("deploy/grafana/sentinel.json")).unwrap();
+    let rules = read("deploy/prometheus/recording.rules.yml");
+    let panels = dashboard["panels"].as_array().unwrap();
+    let targets: Vec<&str> = panels
+        .iter()
+        .filter_map(|panel| panel["targets"].as_array())
+        .flatten()
+        .map(|target| target["expr"].as_str().unwrap())
+        .collect();
+    assert!(targets.len() > 20, "{}", targets.len());
+    for expression in targets {
+        for metric in metrics_in(expression) {
+            let shown = NAMES.contains(&metric.as_str()) || PROCESS.contains(&metric.as_str());
+            assert!(shown, "{expression}: nobody exposes {metric}");
+        }
+        let recorded = expression
+            .split(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == ':'))
+            .filter(|word| word.contains(':'));
+        for rule in recorded {
+            assert!(rules.contains(&format!("record: {rule},")), "{expression}: no rule {rule}");
         }
     }
 }
