@@ -135,10 +135,8 @@ fn every_panel_shows_a_metric_that_is_scraped_or_a_rule_that_records_it() {
 fn every_alert_links_its_runbook_and_every_runbook_has_its_place() {
     let rules = read("deploy/prometheus/alert.rules.yml");
     let alerts = rules.matches("- alert: ").count();
-    let links: Vec<&str> = rules
-        .lines()
-        .filter_map(|line| line.trim().strip_prefix("runbook_url: "))
-        .collect();
+    let links: Vec<&str> =
+        rules.lines().filter_map(|line| line.trim().strip_prefix("runbook_url: ")).collect();
     assert!(alerts > 0);
     assert_eq!(alerts, links.len(), "an alert without a runbook");
     let index = read("docs/runbooks/README.md");
