@@ -10,6 +10,7 @@ pub mod domain;
 // ground: what the threads stand on.
 pub mod component;
 pub mod config;
+pub mod live;
 pub mod mailbox;
 pub mod room;
 pub mod store;

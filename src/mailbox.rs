@@ -38,6 +38,8 @@ pub struct Letter {
 pub trait Mailbox: Send + Sync {
     /// Leaves a letter without waking the owner.
     fn put(&self, letter: Letter);
+    /// Leaves word that what a resting stream waits for may be there. An owner without streams needs none.
+    fn ring(&self, _address: Address) {}
     /// Wakes the owner, if it sleeps.
     fn wake(&self);
 }

@@ -23,6 +23,7 @@ use crate::http::front::{Front, FrontHandle};
 use crate::http::limits::Limits;
 use crate::http::worker;
 use crate::keeper::{self, Keeper};
+use crate::live::Hub;
 use crate::listener::{self, Listener, Watermark};
 use crate::reaper::{self, Clocks, Reaper};
 use crate::room::Rooms;
@@ -126,6 +127,7 @@ impl Service {
             event_rooms: Rooms::new(config.queue_capacity),
             log_postings,
             log_rooms: Rooms::new(config.queue_capacity),
+            live: Arc::new(Hub::default()),
             metrics: Arc::clone(&metrics),
             body_bytes_max: config.body_bytes_max,
             batch_bytes_max: config.batch_bytes_max,
@@ -186,7 +188,8 @@ impl Service {
         }
         if parts.listener {
             let listener = self.listener(clock, policy, &watermark);
-            inward.push(listener::start(0, store.listener()?, listener, ended.clone())?);
+            let session = self.shared.live.announcing_events(store.listener()?);
+            inward.push(listener::start(0, session, listener, ended.clone())?);
         }
         for n in 0..config.log_writer_threads {
             let shedding = {
@@ -195,7 +198,7 @@ impl Service {
             };
             inward.push(log_writer::start(
                 format!("logs-{n}"),
-                store.logs()?,
+                self.shared.live.announcing_logs(store.logs()?),
                 log_posted.clone(),
                 config.log_batch_rows,
                 shedding,

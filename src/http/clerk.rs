@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use super::arena::Arena;
 use super::connection::{Outcome, Piece, Verdict};
 use super::reply::{self, Date, Facts};
-use super::{Admission, App, Handled, Head, Reply, Request, letterbox};
+use super::{Admission, App, Handled, Head, Onward, Reply, Request, letterbox};
 use crate::mailbox::Answer;
 
 /// For a 503 that doesn't say when to come back.
@@ -100,11 +100,12 @@ where
         done.unwrap_or_else(|| self.apologize(facts, out))
     }
 
-    /// The next piece of a streamed body. `None`: it can't be made.
-    pub(super) fn more(&mut self, stream: Box<A::Stream>) -> Option<Piece<A::Stream>> {
+    /// The next piece of a streamed body, and how it goes on. `None`: it can't be made.
+    pub(super) fn more(&mut self, stream: Box<A::Stream>) -> Option<(Piece<A::Stream>, Onward)> {
         self.guarded(&mut Vec::new(), |app, _, _, _| {
             let (bytes, more) = app.more(*stream);
-            (bytes, more.map(Box::new))
+            let onward = more.as_ref().map_or_else(Onward::default, |stream| app.onward(stream));
+            ((bytes, more.map(Box::new)), onward)
         })
     }
 

@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crossbeam::queue::SegQueue;
 use mio::Waker;
 
-use super::ReturnAddress;
 use super::connection::Piece;
+use super::{Onward, ReturnAddress};
 use crate::mailbox::{Address, Letter, Mailbox, ReplyTo};
 
 /// What comes back to a loop.
@@ -24,7 +24,9 @@ pub(super) enum Post<S> {
     /// The framed head of a streamed reply.
     Stream { address: Address, head: Vec<u8>, stream: Box<S>, keep: bool },
     /// A piece of a streamed body; none if it broke off.
-    Piece { address: Address, piece: Option<Piece<S>> },
+    Piece { address: Address, piece: Option<Piece<S>>, onward: Onward },
+    /// What a resting stream waits for may be there.
+    News { address: Address },
 }
 
 impl<S> Post<S> {
@@ -33,12 +35,14 @@ impl<S> Post<S> {
             Self::Letter(letter) => letter.address,
             Self::Reply { address, .. }
             | Self::Stream { address, .. }
-            | Self::Piece { address, .. } => *address,
+            | Self::Piece { address, .. }
+            | Self::News { address } => *address,
         }
     }
 }
 
-/// A loop's mailbox. Holds one post at most for each connection that is busy, so it needs no bound of its own.
+/// A loop's mailbox. Holds one post at most for each connection that is busy, and one for each rest of a stream, so it
+/// needs no bound of its own.
 pub(super) struct Letterbox<S> {
     posts: SegQueue<Post<S>>,
     waker: Arc<Waker>,
@@ -96,6 +100,10 @@ impl<S> Letterbox<S> {
 impl<S: Send> Mailbox for Letterbox<S> {
     fn put(&self, letter: Letter) {
         self.posts.push(Post::Letter(letter));
+    }
+
+    fn ring(&self, address: Address) {
+        self.posts.push(Post::News { address });
     }
 
     fn wake(&self) {

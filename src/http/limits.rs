@@ -57,6 +57,8 @@ pub struct Limits {
     pub idle_time: Duration,
     /// After the last reply, for the peer to read it and close.
     pub linger_time: Duration,
+    /// Silence in a stream without an end after which it says that it lives. Proxies cut what is silent for 30 s or 60 s.
+    pub silence_time: Duration,
     /// From the stop signal to the end of the last connection.
     pub drain_time: Duration,
     /// All loops together: 503 above.
@@ -74,6 +76,7 @@ impl Default for Limits {
             write_time: Duration::from_secs(30),
             idle_time: Duration::from_secs(75),
             linger_time: Duration::from_secs(2),
+            silence_time: Duration::from_secs(15),
             drain_time: Duration::from_secs(25),
             connections_max: 20_000,
             connections_per_ip_max: 1_000,

@@ -25,10 +25,13 @@ mod transport;
 use std::any::Any;
 use std::borrow::Cow;
 use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
 
 use bumpalo::Bump;
 pub use tiny_http::Method;
 
+use crate::live::Subscription;
 use crate::mailbox::{Answer, ReplyTo};
 
 /// Which listener a connection came in by.
@@ -121,6 +124,34 @@ pub enum Handled<'a, S> {
     },
 }
 
+/// How a stream goes on after a piece. By default it makes its next piece as soon as the peer has taken this one.
+#[derive(Default)]
+pub struct Onward {
+    /// Set where there is nothing more to say for now: no piece is asked for until there is news.
+    pub pause: Option<Pause>,
+    /// Set for a stream that has no end of its own.
+    pub endless: Option<&'static Endless>,
+}
+
+/// What a stream without further words waits for. No worker waits with it.
+pub struct Pause {
+    pub news: Arc<Subscription>,
+    /// When the next piece is asked for although there is no news. So it is at the stop, unless the stream is endless.
+    pub until: Option<Instant>,
+}
+
+/// What is said in a stream that has no end of its own when it has nothing to say. Each is a whole unit of its media
+/// type, so that it may follow any piece.
+#[derive(Debug)]
+pub struct Endless {
+    /// After some silence, so that both ends notice when the other is gone.
+    pub sign_of_life: &'static [u8],
+    /// The last words when the service stops.
+    pub stopping: &'static [u8],
+    /// The last words to a peer that does not keep up.
+    pub too_slow: &'static [u8],
+}
+
 /// Makes the return address of the exchange at hand, with what is needed to finish it.
 ///
 /// Whoever gets it answers exactly once: the connection waits for that and is neither closed nor timed out before.
@@ -156,6 +187,10 @@ pub trait App {
     /// taken the piece before. A piece that isn't taken in the time for writing ends the connection, so some 64 KiB to
     /// 256 KiB are a good size.
     fn more(&mut self, stream: Self::Stream) -> (Vec<u8>, Option<Self::Stream>);
+    /// How `stream` goes on after the piece it has just made.
+    fn onward(&self, _stream: &Self::Stream) -> Onward {
+        Onward::default()
+    }
     /// The reply to bytes that are no acceptable request: 400, 408, 413, 417, 431, 501; to one that panicked: 500; and
     /// to what there is no room for: 503, which gets a `Retry-After` if the reply has none.
     fn refuse<'a>(&mut self, arena: &'a Bump, status: u16, detail: &'static str) -> Reply<'a>;

@@ -106,7 +106,10 @@ where
                 });
                 self.post_of(outcome, bytes, address)
             }
-            Work::Piece(stream) => Some(Post::Piece { address, piece: self.clerk.more(stream) }),
+            Work::Piece(stream) => {
+                let (piece, onward) = self.clerk.more(stream).unzip();
+                Some(Post::Piece { address, piece, onward: onward.unwrap_or_default() })
+            }
         };
         if let Some(post) = post {
             letterbox.post(post);

@@ -6,12 +6,12 @@ use super::problem::Kind;
 use super::{Desk, Exchange, JSON, Outcome, not_found};
 use crate::http::auth::{KeysState, unix_seconds};
 use crate::http::{Handled, Reply};
-use crate::routes::stream::LogStream;
+use crate::routes::stream::Streamed;
 use crate::store::WriteState;
 use crate::telemetry::exposition;
 use crate::telemetry::metrics::ChannelLabel;
 
-pub(super) fn index<'a>(exchange: &Exchange<'_, 'a>) -> Handled<'a, LogStream> {
+pub(super) fn index<'a>(exchange: &Exchange<'_, 'a>) -> Handled<'a, Streamed> {
     Handled::Reply(exchange.json(200, |json| {
         json.object(|json| {
             json.member("service").text("process-sentinel");
@@ -23,7 +23,7 @@ pub(super) fn index<'a>(exchange: &Exchange<'_, 'a>) -> Handled<'a, LogStream> {
     }))
 }
 
-pub(super) fn health<'a>(_: &Exchange<'_, 'a>) -> Handled<'a, LogStream> {
+pub(super) fn health<'a>(_: &Exchange<'_, 'a>) -> Handled<'a, Streamed> {
     Handled::Reply(Reply {
         status: 200,
         content_type: JSON,
@@ -91,7 +91,7 @@ fn keys_check(state: &KeysState) -> Check {
 
 impl Desk {
     /// 503 when this instance cannot read the store, cannot accept writes or is draining [TE10].
-    pub(super) fn ready<'a>(&mut self, exchange: &Exchange<'_, 'a>) -> Handled<'a, LogStream> {
+    pub(super) fn ready<'a>(&mut self, exchange: &Exchange<'_, 'a>) -> Handled<'a, Streamed> {
         let mut checks = Vec::new();
         let draining = self.shared.is_draining();
         checks.push(Check::new(
@@ -154,7 +154,7 @@ impl Desk {
         }))
     }
 
-    pub(super) fn metrics<'a>(&mut self, exchange: &Exchange<'_, 'a>) -> Handled<'a, LogStream> {
+    pub(super) fn metrics<'a>(&mut self, exchange: &Exchange<'_, 'a>) -> Handled<'a, Streamed> {
         let metrics = &self.shared.metrics;
         let depth = |channel, taken: usize| {
             metrics

@@ -7,6 +7,7 @@
 mod answers;
 mod batch;
 mod events;
+mod follow;
 mod internal;
 pub mod lobby;
 mod machines;
@@ -35,8 +36,9 @@ use crate::http::auth::{
     self, AuthError, Authenticator, KEYS_WAIT, Principal, Recent, Role, unix_seconds,
 };
 use crate::http::front::FrontHandle;
-use crate::http::{Admission, App, Handled, Head, Place, Reply, Request, ReturnAddress};
+use crate::http::{Admission, App, Handled, Head, Onward, Place, Reply, Request, ReturnAddress};
 use crate::intake::Posting;
+use crate::live::Hub;
 use crate::log_writer::LogPosting;
 use crate::mailbox::{Answer, ReplyTo};
 use crate::room::{NoRoom, Room, Rooms};
@@ -62,6 +64,8 @@ pub struct Shared {
     pub log_postings: Sender<LogPosting>,
     /// Bounds the rows on their way through `log_postings`.
     pub log_rooms: Arc<Rooms>,
+    /// Tells streams that there is more to read.
+    pub live: Arc<Hub>,
     pub metrics: Arc<Metrics>,
     pub body_bytes_max: usize,
     pub batch_bytes_max: usize,
@@ -148,7 +152,7 @@ struct Exchange<'e, 'a> {
     back: &'e dyn ReturnAddress,
 }
 
-type Outcome<'a> = Result<Handled<'a, stream::LogStream>, Problem>;
+type Outcome<'a> = Result<Handled<'a, stream::Streamed>, Problem>;
 
 impl Desk {
     /// A desk with a read session of its own.
@@ -410,7 +414,7 @@ impl Desk {
 
 impl App for Desk {
     type Admitted = Admitted;
-    type Stream = stream::LogStream;
+    type Stream = stream::Streamed;
 
     fn admit<'a>(&mut self, arena: &'a Bump, head: &Head<'_>) -> Admission<'a, Admitted> {
         self.for_machines = false;
@@ -473,7 +477,12 @@ impl App for Desk {
     }
 
     fn more(&mut self, stream: Self::Stream) -> (Vec<u8>, Option<Self::Stream>) {
-        stream.next(&mut *self.reader)
+        let draining = self.shared.is_draining();
+        stream.next(&mut *self.reader, draining)
+    }
+
+    fn onward(&self, stream: &Self::Stream) -> Onward {
+        stream.onward()
     }
 
     fn refuse<'a>(&mut self, arena: &'a Bump, status: u16, detail: &'static str) -> Reply<'a> {

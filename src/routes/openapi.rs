@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use serde_json::{Map, Value, json};
 
 use super::problem::Kind;
-use super::stream::LogStream;
+use super::stream::Streamed;
 use super::table::{Action, Body, ROUTES, Route, Scope};
 use super::{Exchange, JSON};
 use crate::domain::dead_letter::Reason;
@@ -16,7 +16,7 @@ use crate::domain::log_row::Level;
 use crate::domain::process::Status;
 use crate::http::{Handled, Reply};
 
-pub(super) fn answer<'a>(_: &Exchange<'_, 'a>) -> Handled<'a, LogStream> {
+pub(super) fn answer<'a>(_: &Exchange<'_, 'a>) -> Handled<'a, Streamed> {
     static TEXT: OnceLock<String> = OnceLock::new();
     let text = TEXT.get_or_init(|| document().to_string());
     Handled::Reply(Reply {

@@ -1,12 +1,14 @@
 //! The questions: status, listings, histories. This module reads parameters, asks the store, and writes the answer.
 
 use std::borrow::Cow;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bumpalo::Bump;
 
 use super::problem::{Kind, Problem};
-use super::stream::LogStream;
+use super::follow::{EventsWait, Form, LogFollow, Place, write_events};
+use super::stream::{LogStream, Streamed};
 use super::{Desk, Exchange, Outcome, not_found, query, store_problem, table};
 use crate::domain::dead_letter::Reason;
 use crate::domain::door::event_id;
@@ -15,6 +17,7 @@ use crate::domain::log_row::Level;
 use crate::domain::process::Status;
 use crate::domain::time::Timestamp;
 use crate::http::{Handled, Reply};
+use crate::live::Subject;
 use crate::store::{
     Cursor, DeadLetterFilter, EventFilter, LogFilter, Page, Paged, ProcessFilter, StoreError,
 };
@@ -153,7 +156,7 @@ impl<'a> Exchange<'_, 'a> {
         &self,
         tag: &'a str,
         body: impl FnOnce(&'a Bump) -> &'a [u8],
-    ) -> Handled<'a, LogStream> {
+    ) -> Handled<'a, Streamed> {
         let known = self.request.head.headers.get("if-none-match").is_some_and(|known| {
             known == "*" || known.split(',').any(|one| one.trim().trim_start_matches("W/") == tag)
         });
@@ -258,15 +261,15 @@ impl Desk {
             )?,
             from: parameters.time("from")?,
             to: parameters.time("to")?,
+            ..LogFilter::default()
         };
         let accept = exchange.request.head.headers.get("accept").unwrap_or_default();
-        let follows =
-            parameters.get("follow") == Some("true") || accept.contains("text/event-stream");
-        if follows {
-            return Err(Problem::new(
-                Kind::NotImplemented,
-                "logs cannot be followed yet; ask again with the last cursor",
-            ));
+        let follows = parameters.parsed("follow", "true or false", |text| text.parse().ok())?;
+        let as_events = accept.contains("text/event-stream");
+        if as_events || follows == Some(true) {
+            let form = if as_events { Form::Events } else { Form::Lines };
+            let after = parameters.page(LIMIT_ROWS)?.after;
+            return self.follow(exchange, process, filter, form, after);
         }
         if accept.contains("application/x-ndjson") {
             let page = Page { limit: LIMIT_MAX, after: parameters.page(LIMIT_ROWS)?.after };
@@ -279,7 +282,7 @@ impl Desk {
                 status: 200,
                 content_type: "application/x-ndjson",
                 headers: vec![("Cache-Control", Cow::Borrowed("no-store"))],
-                stream: LogStream::new(tenant.clone(), process, filter, first),
+                stream: Streamed::Logs(LogStream::new(tenant.clone(), process, filter, first)),
             });
         }
         let page = parameters.page(LIMIT_ROWS)?;
@@ -289,6 +292,50 @@ impl Desk {
             .map_err(|error| listing_problem(&error))?;
         let Some(page) = found else { return Err(not_found()) };
         Ok(Handled::Reply(exchange.page("logs", &page, view::log_row::write)))
+    }
+
+    /// Log rows, and those to come.
+    fn follow<'a>(
+        &mut self,
+        exchange: &Exchange<'_, 'a>,
+        process: ProcessId,
+        filter: LogFilter,
+        form: Form,
+        after: Option<Cursor>,
+    ) -> Outcome<'a> {
+        let tenant = exchange.tenant()?;
+        // First of all, so that what comes in after the first read is announced.
+        let subject = Subject::Logs(tenant.clone(), process.clone());
+        let news = Arc::new(self.shared.live.subscribe(subject));
+        let newest = self.reader.newest_log_id().map_err(|error| store_problem(&error))?;
+        let place = match exchange.request.head.headers.get("last-event-id") {
+            Some(id) if !id.is_empty() => Place::parse(id, newest)?,
+            _ => Place::Stored { above: 0, until: newest, after },
+        };
+        let after = match &place {
+            Place::Stored { after, .. } => after.clone(),
+            Place::New { .. } => None,
+        };
+        // Whether there is such a process and such a place can only be said before the head.
+        let found = self
+            .ask(StoreCall::Logs)
+            .logs(tenant, &process, &LogFilter::default(), &Page { limit: 1, after })
+            .map_err(|error| listing_problem(&error))?;
+        if found.is_none() {
+            return Err(not_found());
+        }
+        let tenant = tenant.clone();
+        let follow = LogFollow { tenant, process, filter, form, place, news, is_at_end: false };
+        Ok(Handled::Stream {
+            status: 200,
+            content_type: form.media_type(),
+            headers: vec![
+                ("Cache-Control", Cow::Borrowed("no-store")),
+                // Proxies that gather a body before they pass it on would gather this one for ever.
+                ("X-Accel-Buffering", Cow::Borrowed("no")),
+            ],
+            stream: Streamed::Follow(follow),
+        })
     }
 
     pub(super) fn events<'a>(&mut self, exchange: &Exchange<'_, 'a>) -> Outcome<'a> {
@@ -336,28 +383,31 @@ impl Desk {
         let after = parameters
             .parsed("after", "a stream number", |text| text.parse::<u64>().ok())?
             .unwrap_or(0);
-        if parameters.get("wait").is_some() {
-            return Err(Problem::new(
-                Kind::NotImplemented,
-                "waiting for the next event is not possible yet; ask again",
-            )
-            .field("wait"));
-        }
+        let wait = parameters.parsed("wait", "a time like 20s, 60s at most", duration)?;
         let limit = parameters.page(LIMIT_ROWS)?.limit;
+        let tenant = exchange.tenant()?;
+        let news = wait.map(|wait| {
+            let subject = Subject::Events(tenant.clone(), key.clone());
+            (Instant::now() + wait, Arc::new(self.shared.live.subscribe(subject)))
+        });
         let found = self
             .ask(StoreCall::StreamEvents)
-            .stream_events(exchange.tenant()?, &key, after, limit)
+            .stream_events(tenant, &key, after, limit)
             .map_err(|error| store_problem(&error))?;
         let Some(events) = found else { return Err(not_found()) };
-        let next = events.last().map_or(after, |stored| stored.event.stream_seq);
-        Ok(Handled::Reply(exchange.json(200, |json| {
-            json.object(|json| {
-                json.member("events")
-                    .array(|json| events.iter().for_each(|event| view::event::write(json, event)));
-                // Where to go on: the same number serves paging and resuming.
-                json.member("after").number(next);
+        if let Some((until, news)) = news
+            && events.is_empty()
+        {
+            let tenant = tenant.clone();
+            let wait = EventsWait { tenant, stream: key, after, limit, until, news };
+            return Ok(Handled::Stream {
+                status: 200,
+                content_type: super::JSON,
+                headers: vec![("Cache-Control", Cow::Borrowed("no-store"))],
+                stream: Streamed::Wait(wait),
             });
-        })))
+        }
+        Ok(Handled::Reply(exchange.json(200, |json| write_events(json, &events, after))))
     }
 
     pub(super) fn dead_letters<'a>(&mut self, exchange: &Exchange<'_, 'a>) -> Outcome<'a> {

@@ -1,10 +1,12 @@
-//! Logs without an end in sight, a page at a time. This module is what is remembered between two pieces of a body.
+//! Bodies that come in pieces. This module is what is remembered between two pieces, and pages through stored logs.
 //!
 //! No worker waits for the peer: each piece is one page, made when the peer has read the one before.
 
 use bumpalo::Bump;
 
+use super::follow::{EventsWait, LogFollow};
 use crate::domain::ids::{ProcessId, TenantId};
+use crate::http::Onward;
 use crate::store::{LogFilter, Page, Paged, Reader, StoredLog};
 use crate::view;
 use crate::view::json::Json;
@@ -12,7 +14,45 @@ use crate::view::json::Json;
 /// Rows in one piece: some 60 KB of text.
 const PIECE_ROWS: usize = 300;
 
-/// Where a stream of log rows stands.
+/// Where a streamed body stands.
+pub enum Streamed {
+    /// All log rows of a process, to the last one.
+    Logs(LogStream),
+    /// The log rows of a process, without an end.
+    Follow(LogFollow),
+    /// The next events of a stream, when they come.
+    Wait(EventsWait),
+}
+
+impl Streamed {
+    /// The next piece, and the stream if there is more.
+    pub(super) fn next(self, reader: &mut dyn Reader, draining: bool) -> (Vec<u8>, Option<Self>) {
+        match self {
+            Self::Logs(stream) => {
+                let (piece, more) = stream.next(reader);
+                (piece, more.map(Self::Logs))
+            }
+            Self::Follow(stream) => {
+                let (piece, more) = stream.next(reader);
+                (piece, more.map(Self::Follow))
+            }
+            Self::Wait(stream) => {
+                let (piece, more) = stream.next(reader, draining);
+                (piece, more.map(Self::Wait))
+            }
+        }
+    }
+
+    pub(super) fn onward(&self) -> Onward {
+        match self {
+            Self::Logs(_) => Onward::default(),
+            Self::Follow(stream) => stream.onward(),
+            Self::Wait(stream) => stream.onward(),
+        }
+    }
+}
+
+/// Where a stream of stored log rows stands.
 pub struct LogStream {
     tenant: TenantId,
     process: ProcessId,

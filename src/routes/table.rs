@@ -212,8 +212,16 @@ pub static ROUTES: &[Route] = &[
         Scope::Read,
         Place::Worker,
         Action::Logs,
-        "What a process said, the oldest first; NDJSON streams all of it",
-        &[TENANT, ("level", "this level and the more severe ones"), FROM, TO, LIMIT, CURSOR],
+        "What a process said, the oldest first; NDJSON streams all of it, and it can be followed",
+        &[
+            TENANT,
+            ("level", "this level and the more severe ones"),
+            FROM,
+            TO,
+            LIMIT,
+            CURSOR,
+            ("follow", "true: goes on with new rows, as NDJSON or, by Accept, as server-sent events"),
+        ],
     ),
     get(
         "/v1/events",
@@ -238,7 +246,12 @@ pub static ROUTES: &[Route] = &[
         Place::Worker,
         Action::StreamEvents,
         "The events of a stream after a number, in order and without a gap",
-        &[TENANT, ("after", "the last number already seen; 0 from the start"), LIMIT],
+        &[
+            TENANT,
+            ("after", "the last number already seen; 0 from the start"),
+            LIMIT,
+            ("wait", "how long to wait where there is none yet, like 20s; 60s at most"),
+        ],
     ),
     get(
         "/v1/dead-letters",

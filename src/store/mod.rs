@@ -123,6 +123,10 @@ pub trait ListenerSession: Send {
 pub trait LogSession: Send {
     /// Inserts all rows in one transaction. On an error none is inserted, and the caller keeps them.
     fn write(&mut self, rows: &[LogRow]) -> Result<()>;
+    /// Every row of the last [`LogSession::write`] has a `log_id` above this one. None: this store cannot tell.
+    fn written_above(&self) -> Option<i64> {
+        None
+    }
 }
 
 /// A process that has been silent past its deadline, as far as the store has applied events.
@@ -191,6 +195,10 @@ pub struct LogFilter {
     pub level: Option<Level>,
     pub from: Option<Timestamp>,
     pub to: Option<Timestamp>,
+    /// Rows received after the one with this `log_id`.
+    pub log_id_above: Option<i64>,
+    /// Rows received up to the one with this `log_id`.
+    pub log_id_max: Option<i64>,
 }
 
 /// Which dead letters a listing shows.
@@ -215,6 +223,16 @@ pub struct StoredLog {
     pub log_id: i64,
     pub ingested_at: Timestamp,
     pub row: LogRow,
+}
+
+/// Log rows in the order of receipt.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Received {
+    pub rows: Vec<StoredLog>,
+    /// Every row up to this `log_id` that passes the filter is in `rows` or before them.
+    pub through: i64,
+    /// There may be more behind `through`.
+    pub more: bool,
 }
 
 /// What is known of a stream.
@@ -290,6 +308,19 @@ pub trait Reader: Send {
         filter: &LogFilter,
         page: &Page,
     ) -> Result<Option<Paged<StoredLog>>>;
+    /// The place right after `row` in the order of [`Reader::logs`].
+    fn log_cursor(&self, row: &StoredLog) -> Cursor;
+    /// The highest `log_id` of this snapshot, of whatever tenant. A row that becomes visible later has a higher one.
+    fn newest_log_id(&mut self) -> Result<i64>;
+    /// Rows of a process in the order of receipt, from the one after `filter.log_id_above` on: what is new since then.
+    /// Its cost grows with what all processes have said since then. A process that is not known has no rows.
+    fn new_logs(
+        &mut self,
+        tenant: &TenantId,
+        process: &ProcessId,
+        filter: &LogFilter,
+        limit: usize,
+    ) -> Result<Received>;
     fn dead_letters(
         &mut self,
         tenant: &TenantId,

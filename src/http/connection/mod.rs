@@ -9,6 +9,8 @@
 //! * A connection that is busy is never over: its place is kept until the answer has come back.
 //! * Nothing is read or answered while earlier output is unwritten, so a peer that takes nothing gives nothing, and the
 //!   output is bounded by one read's requests, [`super::limits::OUT_BYTES_HIGH`] and one reply.
+//! * A stream that rests has said everything there is; news, its time or the stop end the rest. It is never both at rest
+//!   and elsewhere.
 //! * An idle connection owns no buffer: input comes in the loop's scratch, output leaves in a lent buffer.
 
 mod exchange;
@@ -22,7 +24,7 @@ use std::time::Instant;
 use exchange::Pending;
 pub use exchange::{Moment, Outcome, Piece, Responder, Verdict, with_request};
 
-use super::Port;
+use super::{Endless, Port};
 use super::limits::{LINGER_BYTES_MAX, SPARE_BYTES_MAX};
 use super::parse::Refusal;
 use super::reply::{self, Facts};
@@ -80,6 +82,12 @@ pub struct Connection<T, S> {
     ended: bool,
     /// The socket is of no more use.
     gone: bool,
+    /// The stream waits for news.
+    resting: bool,
+    /// When it waits no longer. Means nothing while the stream does not rest.
+    rest_until: Option<Instant>,
+    /// What is said in the stream besides its pieces, if it has no end of its own.
+    endless: Option<&'static Endless>,
 }
 
 impl<T, S> Connection<T, S> {
@@ -97,6 +105,9 @@ impl<T, S> Connection<T, S> {
             write_by: moment.now,
             ended: false,
             gone: false,
+            resting: false,
+            rest_until: None,
+            endless: None,
         }
     }
 
@@ -122,7 +133,9 @@ impl<T, S> Connection<T, S> {
         let open = match self.phase {
             Phase::Idle | Phase::Head | Phase::Body(_) => !self.ripe && self.out.is_empty(),
             Phase::Lingering { .. } => true,
-            Phase::Busy(_) | Phase::Streaming { .. } | Phase::Last => false,
+            // Only to see its end: who sends another request meanwhile is not read any further.
+            Phase::Streaming { .. } => self.resting && self.inbox.is_empty(),
+            Phase::Busy(_) | Phase::Last => false,
         };
         open && !self.ended && !self.gone
     }
@@ -170,6 +183,10 @@ impl<T, S> Connection<T, S> {
     /// The peer has closed its side. What it has asked for before is still answered.
     pub fn end_of_input(&mut self) {
         self.ended = true;
+        // There is no last reply to wait for.
+        if self.resting && self.endless.is_some() {
+            self.gone = true;
+        }
         self.settle();
     }
 
@@ -230,6 +247,7 @@ impl<T, S> Connection<T, S> {
         let phase_by = match self.phase {
             Phase::Idle if self.out.is_empty() => Some(self.phase_by),
             Phase::Head | Phase::Body(_) | Phase::Lingering { .. } => Some(self.phase_by),
+            Phase::Streaming { .. } if self.resting && self.out.is_empty() => Some(self.phase_by),
             Phase::Idle | Phase::Busy(_) | Phase::Streaming { .. } | Phase::Last => None,
         };
         let write_by = (!self.out.is_empty()).then_some(self.write_by);
@@ -242,13 +260,23 @@ impl<T, S> Connection<T, S> {
         R: Responder<Admitted = T, Stream = S>,
     {
         if !self.out.is_empty() && self.write_by <= moment.now {
-            self.gone = true;
+            match self.endless {
+                // It may yet read what has been sent, and this with it.
+                Some(endless) if matches!(self.phase, Phase::Streaming { .. }) => {
+                    self.say_last(endless.too_slow, moment);
+                    self.write_by = moment.now + moment.limits.linger_time;
+                }
+                _ => self.gone = true,
+            }
         } else if self.phase_by <= moment.now {
             match self.phase {
                 Phase::Idle if self.out.is_empty() => self.gone = true,
                 Phase::Lingering { .. } => self.gone = true,
                 Phase::Head => self.refuse(HEAD_TOO_SLOW, false, moment, responder),
                 Phase::Body(_) => self.refuse(BODY_TOO_SLOW, false, moment, responder),
+                Phase::Streaming { .. } if self.resting && self.out.is_empty() => {
+                    self.break_silence(moment);
+                }
                 Phase::Idle | Phase::Busy(_) | Phase::Streaming { .. } | Phase::Last => {}
             }
         }
@@ -271,7 +299,11 @@ impl<T, S> Connection<T, S> {
     /// The stream that is to make its next piece, once the last one has left. It comes back by [`Self::piece`].
     pub fn take_stream(&mut self) -> Option<Box<S>> {
         match &mut self.phase {
-            Phase::Streaming { stream, .. } if self.out.is_empty() && !self.gone => stream.take(),
+            Phase::Streaming { stream, .. }
+                if !self.resting && self.out.is_empty() && !self.gone =>
+            {
+                stream.take()
+            }
             _ => None,
         }
     }
@@ -296,8 +328,77 @@ impl<T, S> Connection<T, S> {
         reply::frame_piece(&mut self.out, &bytes, more.is_none(), facts.chunks);
         match more {
             Some(stream) => self.phase = Phase::Streaming { stream: Some(stream), facts },
-            None => self.replied(facts.keep && !moment.draining, moment),
+            None => {
+                self.endless = None;
+                self.replied(facts.keep && !moment.draining, moment);
+            }
         }
+    }
+
+    /// Says whether the stream has no end of its own.
+    pub fn go_on(&mut self, endless: Option<&'static Endless>) {
+        if matches!(self.phase, Phase::Streaming { .. }) {
+            self.endless = endless;
+        }
+    }
+
+    /// Lets the stream rest until [`Self::end_rest`] or `until`.
+    pub fn rest(&mut self, until: Option<Instant>, moment: Moment<'_>) {
+        if matches!(self.phase, Phase::Streaming { stream: Some(_), .. }) {
+            self.resting = true;
+            self.rest_until = until;
+            self.phase_by = self.silent_until(moment);
+            if self.ended && self.endless.is_some() {
+                self.gone = true;
+            }
+        }
+    }
+
+    /// Lets the stream make its next piece.
+    pub fn end_rest(&mut self) {
+        self.resting = false;
+    }
+
+    /// Ends a stream that would not come to its end before the service does: one without an end with its last words,
+    /// one at rest with the piece that it makes now.
+    pub fn end_stream(&mut self, moment: Moment<'_>) {
+        self.resting = false;
+        if let (Phase::Streaming { stream: Some(_), .. }, Some(endless)) =
+            (&self.phase, self.endless)
+        {
+            self.say_last(endless.stopping, moment);
+        }
+    }
+
+    fn silent_until(&self, moment: Moment<'_>) -> Instant {
+        let word = self.endless.map(|_| moment.now + moment.limits.silence_time);
+        // Every rest has an end: a stream that is not endless says until when.
+        let end = word.into_iter().chain(self.rest_until).min();
+        end.unwrap_or(moment.now + moment.limits.silence_time)
+    }
+
+    /// The silence has lasted as long as it may.
+    fn break_silence(&mut self, moment: Moment<'_>) {
+        let is_over = self.rest_until.is_some_and(|until| until <= moment.now);
+        match (self.endless, &self.phase) {
+            (Some(endless), Phase::Streaming { facts, .. }) if !is_over => {
+                let chunks = facts.chunks;
+                self.framing(moment);
+                reply::frame_piece(&mut self.out, endless.sign_of_life, false, chunks);
+                self.phase_by = self.silent_until(moment);
+            }
+            _ => self.resting = false,
+        }
+    }
+
+    /// Ends the stream with these words, behind whatever is still unwritten.
+    fn say_last(&mut self, words: &[u8], moment: Moment<'_>) {
+        let Phase::Streaming { facts, .. } = self.phase else { return };
+        self.framing(moment);
+        reply::frame_piece(&mut self.out, words, true, facts.chunks);
+        self.endless = None;
+        self.resting = false;
+        self.replied(false, moment);
     }
 
     /// Called before bytes are appended to `out`: an empty buffer's deadline begins now, a fuller one's has begun.

@@ -32,9 +32,9 @@ use super::limits::{
 use super::timers::{Reminder, Timers};
 use super::transport::{Moved, Transport};
 use super::worker::Job;
-use super::{App, Port};
+use super::{App, Pause, Port};
 use crate::component::Stop;
-use crate::mailbox::Address;
+use crate::mailbox::{Address, Mailbox};
 
 /// The token of the waker.
 pub(super) const WAKE: Token = Token(usize::MAX);
@@ -236,10 +236,11 @@ where
     }
 
     fn deliver(&mut self, post: Post<A::Stream>, now: Instant) {
-        let Address { slot, generation } = post.address();
-        let Ok(slot) = usize::try_from(slot) else { return };
+        let Address { slot: slot_number, generation } = post.address();
+        let Ok(slot) = usize::try_from(slot_number) else { return };
         let Some(guest) = self.guests.get_mut(slot) else { return };
-        if guest.exchange != generation || !guest.connection.is_busy() {
+        let is_news = matches!(post, Post::News { .. });
+        if guest.exchange != generation || guest.connection.is_busy() == is_news {
             return;
         }
         let draining = self.drain_by.is_some();
@@ -262,7 +263,17 @@ where
                 office.recycle(head);
                 Outcome::Stream { stream, keep }
             }),
-            Post::Piece { piece, .. } => connection.piece(piece, moment),
+            Post::Piece { piece, onward, .. } => {
+                connection.piece(piece, moment);
+                connection.go_on(onward.endless);
+                if let Some(Pause { news, until }) = onward.pause {
+                    let letterbox = Arc::clone(&office.letterbox) as Arc<dyn Mailbox>;
+                    if news.rest(letterbox, Address { slot: slot_number, generation }) {
+                        connection.rest(until, moment);
+                    }
+                }
+            }
+            Post::News { .. } => connection.end_rest(),
         }
         self.drive(slot, now, false);
     }
@@ -281,6 +292,9 @@ where
         connection.lend(&mut self.spare_out);
         if due {
             connection.expire(moment, &mut desk);
+        }
+        if moment.draining {
+            connection.end_stream(moment);
         }
         let mut reads_left = READS_PER_TURN;
         let closing = loop {

@@ -127,7 +127,7 @@ fn lines_are_filtered_by_level_and_time() {
             for (from, to) in
                 [(None, None), (Some(from), None), (None, Some(to)), (Some(from), Some(to))]
             {
-                let filter = LogFilter { level, from, to };
+                let filter = LogFilter { level, from, to, ..LogFilter::default() };
                 let found: Vec<LogRow> =
                     list(site, "p", &filter, 4).into_iter().map(|stored| stored.row).collect();
                 let wanted: Vec<LogRow> = rows

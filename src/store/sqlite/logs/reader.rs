@@ -15,7 +15,7 @@ use crate::domain::ids::{ProcessId, TenantId};
 use crate::domain::log_row::{Level, LogRow};
 use crate::domain::time::Timestamp;
 use crate::store::sqlite::connection::open_reader;
-use crate::store::{LogFilter, Page, Paged, Result, StoreError, StoredLog};
+use crate::store::{LogFilter, Page, Paged, Received, Result, StoreError, StoredLog};
 
 /// Rows on one page at most, whatever is asked for.
 const PAGE_ROWS_MAX: usize = 10_000;
@@ -89,11 +89,13 @@ impl Reader {
         let mut merge = Merge::new(&self.connection, &known, after, filter.to)?;
         let limit = page.limit.clamp(1, PAGE_ROWS_MAX);
         let level_min = filter.level.map_or(0, level_number);
+        let received = filter.log_id_above.map_or(0, |above| above.saturating_add(1))
+            ..=filter.log_id_max.unwrap_or(i64::MAX);
         let mut rows: Vec<StoredLog> = Vec::new();
         let mut place = after;
         let mut looked_at = 0;
         while let Some(line) = merge.next()? {
-            let shown = line.level >= level_min;
+            let shown = line.level >= level_min && received.contains(&line.place.log_id);
             if rows.len() == limit && shown || looked_at == LOOKED_AT_MAX {
                 return Ok(Some(Paged { rows, next: Some(place.into_store()) }));
             }
@@ -104,6 +106,84 @@ impl Reader {
             }
         }
         Ok(Some(Paged { rows, next: None }))
+    }
+
+    /// The highest `log_id` given, whether or not its row is still there.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn newest_log_id(&mut self) -> Result<i64> {
+        let mut newest = || -> rusqlite::Result<i64> {
+            self.begin()?;
+            Ok(table::all(&self.connection)?.last().map_or(0, |table| table.last_log_id))
+        };
+        newest().map_err(failed("read newest log_id"))
+    }
+
+    /// Lines of `process` in the order of receipt, after `filter.log_id_above`. The lines of all processes are passed
+    /// over by their `log_id`, [`LOOKED_AT_MAX`] at most, so this is for what has just come in.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn received(
+        &mut self,
+        tenant: &TenantId,
+        process: &ProcessId,
+        filter: &LogFilter,
+        limit: usize,
+    ) -> Result<Received> {
+        self.begin().map_err(failed("read new logs"))?;
+        let newest = self.newest_log_id()?;
+        let end = filter.log_id_max.map_or(newest, |max| max.min(newest));
+        let after = filter.log_id_above.unwrap_or(0);
+        let nothing = Received { rows: Vec::new(), through: end.max(after), more: false };
+        let Some(known) = self.known(tenant, process).map_err(failed("read new logs"))? else {
+            return Ok(nothing);
+        };
+        // Log_ids have no gaps but where rows were dropped, so this bounds the rows that are passed over.
+        let far = after.saturating_add(i64::try_from(LOOKED_AT_MAX).unwrap_or(i64::MAX));
+        let tables = table::all(&self.connection).map_err(failed("read new logs"))?;
+        let mut tables: Vec<Table> =
+            tables.into_iter().filter(|table| table.last_log_id > after).collect();
+        tables.sort_by_key(|table| table.number);
+        // Where old tables are gone, the look begins with what is there.
+        let first = tables.iter().find(|table| known.may_be_in(table)).map(|table| table.first_log_id);
+        let Some(first) = first else { return Ok(nothing) };
+        let until = end.min(far.max(first.saturating_add(far - after)));
+        let mut found = Received { through: until.max(after), more: until < end, ..nothing };
+        let level_min = filter.level.map_or(0, level_number);
+        let limit = limit.clamp(1, PAGE_ROWS_MAX);
+        for table in tables.iter().filter(|table| known.may_be_in(table)) {
+            let sql = include_str!("../../../../sql/sqlite/logs_received.sql")
+                .replace("{n}", &table.number.to_string());
+            let lines = || -> rusqlite::Result<Vec<Line>> {
+                let mut statement = self.connection.prepare_cached(&sql)?;
+                let wanted = limit - found.rows.len() + 1;
+                let mut rows = statement.query(params![
+                    after,
+                    until,
+                    known.process_ref,
+                    level_min,
+                    filter.from.map_or(i64::MIN, Timestamp::micros),
+                    filter.to.map_or(i64::MAX, Timestamp::micros),
+                    i64::try_from(wanted).unwrap_or(i64::MAX),
+                ])?;
+                let mut lines = Vec::new();
+                while let Some(row) = rows.next()? {
+                    lines.push(Line::read(row)?);
+                }
+                Ok(lines)
+            };
+            for line in lines().map_err(failed("read new logs"))? {
+                if found.rows.len() == limit {
+                    found.through = found.rows.last().map_or(after, |row| row.log_id);
+                    found.more = true;
+                    return Ok(found);
+                }
+                found.rows.push(line.into_stored(tenant, process)?);
+            }
+        }
+        Ok(found)
     }
 
     /// When the newest line of `process` came in, to within a few seconds and never later than it did. None: no line
@@ -175,6 +255,17 @@ struct Line {
 }
 
 impl Line {
+    fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
+        let place = Cursor { logged_at: Timestamp::from_micros(row.get(1)?), log_id: row.get(0)? };
+        Ok(Self {
+            place,
+            ingested_us: row.get(2)?,
+            level: row.get(3)?,
+            message: row.get(4)?,
+            extra: row.get(5)?,
+        })
+    }
+
     fn into_stored(self, tenant: &TenantId, process: &ProcessId) -> Result<StoredLog> {
         let log_id = self.place.log_id;
         let level: Level = level_of(self.level).ok_or_else(|| StoreError::Corrupt {
@@ -311,15 +402,9 @@ impl Source {
 
     fn take(&mut self, mut rows: rusqlite::Rows<'_>) -> rusqlite::Result<()> {
         while let Some(row) = rows.next()? {
-            self.place =
-                Cursor { logged_at: Timestamp::from_micros(row.get(1)?), log_id: row.get(0)? };
-            self.ahead.push_back(Line {
-                place: self.place,
-                ingested_us: row.get(2)?,
-                level: row.get(3)?,
-                message: row.get(4)?,
-                extra: row.get(5)?,
-            });
+            let line = Line::read(row)?;
+            self.place = line.place;
+            self.ahead.push_back(line);
         }
         Ok(())
     }

@@ -51,6 +51,8 @@ pub struct Session {
     table_no: i64,
     known: HashMap<TenantId, HashMap<ProcessId, Known>>,
     known_count: usize,
+    /// Every row of the last batch has a `log_id` above this one.
+    written_above: i64,
 }
 
 impl Session {
@@ -62,7 +64,8 @@ impl Session {
         let mut connection = open_writer(&file(folder), true)?;
         table::migrate(&mut connection)?;
         let clock: Clock = Arc::new(system_clock);
-        Ok(Self { connection, clock, table_no: 0, known: HashMap::new(), known_count: 0 })
+        let (known, known_count) = (HashMap::new(), 0);
+        Ok(Self { connection, clock, table_no: 0, known, known_count, written_above: 0 })
     }
 
     /// The same session on the store's own clock, where that is not the system's.
@@ -77,7 +80,7 @@ impl Session {
         if rows.is_empty() {
             return Ok(());
         }
-        let Self { connection, table_no, known, known_count, clock: _ } = self;
+        let Self { connection, table_no, known, known_count, written_above, clock: _ } = self;
         let mut write = || -> rusqlite::Result<()> {
             let transaction =
                 connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -87,6 +90,7 @@ impl Session {
                 *known_count = 0;
                 *table_no = table.number;
             }
+            *written_above = table.last_log_id;
             let order = number_processes(&transaction, known, known_count, &table, rows, now)?;
             insert(&transaction, &mut table, rows, &order, now)?;
             table.save(&transaction)?;
@@ -104,6 +108,10 @@ impl LogSession for Session {
     fn write(&mut self, rows: &[LogRow]) -> Result<()> {
         let now = (self.clock)();
         self.write_at(rows, now)
+    }
+
+    fn written_above(&self) -> Option<i64> {
+        Some(self.written_above)
     }
 }
 

@@ -31,7 +31,7 @@ use crate::domain::process::{Policy, RunRow, State};
 use crate::domain::time::Timestamp;
 use crate::store::{
     self, DeadLetterFilter, EventFilter, LogFilter, Page, Paged, ProcessFilter, ProcessView,
-    Result, Stamp, StoreError, StoredEvent, StoredLog, StreamState,
+    Received, Result, Stamp, StoreError, StoredEvent, StoredLog, StreamState,
 };
 
 /// The read session.
@@ -226,6 +226,24 @@ impl store::Reader for Reader {
         }
         let known = self.read_status(tenant, process)?.is_some();
         Ok(known.then(|| Paged { rows: Vec::new(), next: None }))
+    }
+
+    fn log_cursor(&self, row: &StoredLog) -> store::Cursor {
+        logs::Cursor::after(row).into_store()
+    }
+
+    fn newest_log_id(&mut self) -> Result<i64> {
+        self.logs.newest_log_id()
+    }
+
+    fn new_logs(
+        &mut self,
+        tenant: &TenantId,
+        process: &ProcessId,
+        filter: &LogFilter,
+        limit: usize,
+    ) -> Result<Received> {
+        self.logs.received(tenant, process, filter, limit)
     }
 
     fn dead_letters(

@@ -1,0 +1,255 @@
+//! Who waits for what is new. This module tells streams of answers that there is more to read, and never what it is:
+//! they read it from the store, at their own pace, so a slow one holds nothing and holds up nobody.
+//!
+//! A stream subscribes before it reads, and rests when it has read everything. Whoever commits announces after the
+//! commit. News that come between the last read and the rest are kept by the subscription, so none is missed.
+//! Announcing takes no more than two short locks and one wake-up for a whole batch; it waits for nobody.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
+
+use parking_lot::Mutex;
+
+use crate::component::Stop;
+use crate::domain::apply::Change;
+use crate::domain::ids::{ProcessId, StreamKey, TenantId};
+use crate::domain::log_row::LogRow;
+use crate::domain::process::State;
+use crate::domain::time::Timestamp;
+use crate::mailbox::{Address, Mailbox, wake_all};
+use crate::store::{Claim, ListenerSession, LogSession, Message, Result};
+
+/// What there can be news of. It names its tenant, so nobody hears of another's (law 7).
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Subject {
+    /// The log rows of a process.
+    Logs(TenantId, ProcessId),
+    /// The applied events of a stream.
+    Events(TenantId, StreamKey),
+}
+
+/// Everybody who waits.
+#[derive(Default)]
+pub struct Hub {
+    subscribers: Mutex<HashMap<Subject, Vec<(u64, Arc<Slot>)>>>,
+    /// How many there are, so that announcing to nobody costs one look.
+    count: AtomicUsize,
+    serial: AtomicU64,
+    writes: Mutex<Writes>,
+}
+
+/// Log batches between their first row and their announcement. Writers commit in one order and may announce in
+/// another, so what one announces must not begin above what another has committed and not announced yet.
+#[derive(Default)]
+struct Writes {
+    /// The highest `log_id` that has been announced.
+    highest: i64,
+    /// For each batch a number, and a `log_id` below all of its rows.
+    under_way: Vec<(u64, i64)>,
+}
+
+/// What a subscriber has not looked at yet, and where it rests.
+#[derive(Default)]
+struct Slot(Mutex<Pending>);
+
+#[derive(Default)]
+struct Pending {
+    news: Option<News>,
+    resting: Option<(Arc<dyn Mailbox>, Address)>,
+}
+
+/// There is something new.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct News {
+    /// Every new row has a number above this one; 0 where that is not known.
+    pub above: i64,
+}
+
+/// A place among those who wait. Given back on drop.
+pub struct Subscription {
+    hub: Arc<Hub>,
+    subject: Subject,
+    serial: u64,
+    slot: Arc<Slot>,
+}
+
+impl Hub {
+    /// Subscribes to `subject`. What is committed from now on is announced.
+    pub fn subscribe(self: &Arc<Self>, subject: Subject) -> Subscription {
+        let serial = self.serial.fetch_add(1, Ordering::Relaxed);
+        let slot = Arc::new(Slot::default());
+        {
+            let mut subscribers = self.subscribers.lock();
+            subscribers.entry(subject.clone()).or_default().push((serial, Arc::clone(&slot)));
+            self.count.fetch_add(1, Ordering::SeqCst);
+        }
+        // With the fence in `is_empty`: either the reader that follows sees a commit, or its announcer sees us.
+        fence(Ordering::SeqCst);
+        Subscription { hub: Arc::clone(self), subject, serial, slot }
+    }
+
+    /// How many wait.
+    pub fn len(&self) -> usize {
+        self.count.load(Ordering::SeqCst)
+    }
+
+    /// Whether nobody waits for anything.
+    pub fn is_empty(&self) -> bool {
+        fence(Ordering::SeqCst);
+        self.len() == 0
+    }
+
+    /// Says that there is news of these subjects. Called after the commit.
+    pub fn announce(&self, subjects: impl IntoIterator<Item = Subject>, news: News) {
+        let mut mailboxes = Vec::new();
+        {
+            let subscribers = self.subscribers.lock();
+            for subject in subjects {
+                for (_, slot) in subscribers.get(&subject).into_iter().flatten() {
+                    let mut pending = slot.0.lock();
+                    let above = pending.news.map_or(news.above, |news| news.above).min(news.above);
+                    pending.news = Some(News { above });
+                    if let Some((mailbox, address)) = pending.resting.take() {
+                        mailbox.ring(address);
+                        mailboxes.push(mailbox);
+                    }
+                }
+            }
+        }
+        wake_all(mailboxes);
+    }
+
+    fn begin_write(&self) -> u64 {
+        let serial = self.serial.fetch_add(1, Ordering::Relaxed);
+        let mut writes = self.writes.lock();
+        let floor = writes.highest;
+        writes.under_way.push((serial, floor));
+        serial
+    }
+
+    /// What lies below every row that is not announced yet, `above` being below those of the batch at hand.
+    fn lowest_above(&self, serial: u64, above: i64) -> i64 {
+        let writes = self.writes.lock();
+        let others = writes.under_way.iter().filter(|(other, _)| *other != serial);
+        others.fold(above, |lowest, (_, floor)| lowest.min(*floor))
+    }
+
+    fn end_write(&self, serial: u64, last: Option<i64>) {
+        let mut writes = self.writes.lock();
+        writes.under_way.retain(|(other, _)| *other != serial);
+        writes.highest = writes.highest.max(last.unwrap_or(0));
+    }
+
+    /// The session of a log writer, which announces what it has committed.
+    pub fn announcing_logs(self: &Arc<Self>, session: Box<dyn LogSession>) -> Box<dyn LogSession> {
+        Box::new(Announcing { hub: Arc::clone(self), session })
+    }
+
+    /// The session of a listener, which announces what it has applied.
+    pub fn announcing_events(
+        self: &Arc<Self>,
+        session: Box<dyn ListenerSession>,
+    ) -> Box<dyn ListenerSession> {
+        Box::new(Announcing { hub: Arc::clone(self), session })
+    }
+}
+
+impl Subscription {
+    /// What has been announced since the last time this was asked. To be asked before reading, never after.
+    pub fn take(&self) -> Option<News> {
+        self.slot.0.lock().news.take()
+    }
+
+    /// Rests at `address` until there is news. False: there is news already, so there is no rest.
+    pub fn rest(&self, mailbox: Arc<dyn Mailbox>, address: Address) -> bool {
+        let mut pending = self.slot.0.lock();
+        if pending.news.is_some() {
+            return false;
+        }
+        pending.resting = Some((mailbox, address));
+        true
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        let mut subscribers = self.hub.subscribers.lock();
+        if let Some(of_subject) = subscribers.get_mut(&self.subject) {
+            of_subject.retain(|(serial, _)| *serial != self.serial);
+            if of_subject.is_empty() {
+                subscribers.remove(&self.subject);
+            }
+        }
+        self.hub.count.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// A session that says what it has done.
+struct Announcing<S: ?Sized> {
+    hub: Arc<Hub>,
+    session: Box<S>,
+}
+
+impl LogSession for Announcing<dyn LogSession> {
+    fn write(&mut self, rows: &[LogRow]) -> Result<()> {
+        let serial = self.hub.begin_write();
+        let written = self.session.write(rows);
+        let above = self.session.written_above().unwrap_or(0);
+        if written.is_ok() && !self.hub.is_empty() {
+            let news = News { above: self.hub.lowest_above(serial, above) };
+            let mut last = None;
+            let subjects = rows.iter().filter_map(|row| {
+                let named = (&row.tenant, &row.process);
+                // Rows come in runs of one process.
+                let is_repeat = last.replace(named) == Some(named);
+                (!is_repeat).then(|| Subject::Logs(row.tenant.clone(), row.process.clone()))
+            });
+            self.hub.announce(subjects, news);
+        }
+        let last = above.saturating_add(i64::try_from(rows.len()).unwrap_or(i64::MAX));
+        self.hub.end_write(serial, written.is_ok().then_some(last));
+        written
+    }
+
+    fn written_above(&self) -> Option<i64> {
+        self.session.written_above()
+    }
+}
+
+impl ListenerSession for Announcing<dyn ListenerSession> {
+    fn claim(
+        &mut self,
+        max: usize,
+        wait: std::time::Duration,
+        stop: &Stop,
+    ) -> Result<Claim> {
+        self.session.claim(max, wait, stop)
+    }
+
+    fn load(&mut self, processes: &[(TenantId, ProcessId)]) -> Result<Vec<Option<State>>> {
+        self.session.load(processes)
+    }
+
+    fn settle(&mut self, claim: Claim, change: Change, now: Timestamp) -> Result<()> {
+        // Noted before, because the claim is given away. Whoever subscribes meanwhile has not read yet, or rests with
+        // what is applied by now: so they are noted even when nobody waits yet.
+        let mut subjects: Vec<Subject> = claim
+            .messages
+            .iter()
+            .filter_map(|message| match message {
+                Message::Event(accepted) => {
+                    let envelope = &accepted.envelope;
+                    Some(Subject::Events(envelope.tenant.clone(), envelope.stream.clone()))
+                }
+                Message::Undecodable { .. } => None,
+            })
+            .collect();
+        self.session.settle(claim, change, now)?;
+        if !self.hub.is_empty() {
+            subjects.dedup();
+            self.hub.announce(subjects, News { above: 0 });
+        }
+        Ok(())
+    }
+}
