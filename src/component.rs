@@ -1,9 +1,15 @@
 //! A thread with a name, an end and somebody who hears of it. This module is the only place that spawns one.
 //!
 //! Only `service.rs` starts components. The stop signal is a channel that closes, so it also ends a sleep.
+//!
+//! A thread says when it begins a step of work and when it waits for the next, so that one that is stuck is told from
+//! one that has nothing to do, and nobody has to wake up to prove that it lives.
 
+use std::cell::RefCell;
 use std::convert::Infallible;
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -12,6 +18,52 @@ use crossbeam::channel::{self, Receiver, RecvTimeoutError, Sender, TryRecvError}
 /// Linux shows at most this many bytes of a thread's name.
 pub const NAME_BYTES_MAX: usize = 15;
 
+/// How long a step may take, unless the thread says otherwise: much longer than the slowest answer of a disk that still
+/// works, so whatever takes longer will not end by itself.
+pub const STEP_MAX: Duration = Duration::from_secs(60);
+
+/// What a thread is at.
+struct Pulse {
+    /// When its step began, in milliseconds since [`BEGIN`]; [`WAITING`] between two steps.
+    step_began_ms: AtomicU64,
+    step_max_ms: AtomicU64,
+}
+
+const WAITING: u64 = u64::MAX;
+
+/// Steps are timed from here.
+static BEGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+thread_local! {
+    /// The pulse of the component that this thread is.
+    static PULSE: RefCell<Option<Arc<Pulse>>> = const { RefCell::new(None) };
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(WAITING - 1)
+}
+
+fn with_pulse(act: impl FnOnce(&Pulse)) {
+    // A thread that is no component, in a test for example, has none.
+    PULSE.with_borrow(|pulse| pulse.as_deref().map(act));
+}
+
+/// Says that this thread begins a step of work.
+pub fn begin_step() {
+    let now = millis(BEGIN.elapsed());
+    with_pulse(|pulse| pulse.step_began_ms.store(now, Ordering::Relaxed));
+}
+
+/// Says that this thread has nothing to do until somebody gives it work.
+pub fn await_work() {
+    with_pulse(|pulse| pulse.step_began_ms.store(WAITING, Ordering::Relaxed));
+}
+
+/// Says that a step of this thread may take so long.
+pub fn allow_long_steps(step_max: Duration) {
+    with_pulse(|pulse| pulse.step_max_ms.store(millis(step_max), Ordering::Relaxed));
+}
+
 /// Tells a component's body that it is time to stop. Cloned where one thread waits in two places.
 #[derive(Clone)]
 pub struct Stop(Receiver<Infallible>);
@@ -19,15 +71,19 @@ pub struct Stop(Receiver<Infallible>);
 impl Stop {
     /// Sleeps for `pause`. Returns false, at once, when it is time to stop.
     pub fn sleep(&self, pause: Duration) -> bool {
-        match self.0.recv_timeout(pause) {
+        await_work();
+        let told = self.0.recv_timeout(pause);
+        begin_step();
+        match told {
             Err(RecvTimeoutError::Timeout) => true,
             Err(RecvTimeoutError::Disconnected) => false,
             Ok(never) => match never {},
         }
     }
 
-    /// Whether it is time to stop.
+    /// Whether it is time to stop. Who asks is between two steps.
     pub fn is_set(&self) -> bool {
+        begin_step();
         matches!(self.0.try_recv(), Err(TryRecvError::Disconnected))
     }
 
@@ -79,6 +135,7 @@ pub struct Component {
     /// Closes when the body is over, whatever way.
     over: Receiver<Infallible>,
     thread: Option<JoinHandle<anyhow::Result<()>>>,
+    pulse: Arc<Pulse>,
 }
 
 /// How a component came to its end.
@@ -112,20 +169,35 @@ impl Component {
         );
         let (stop, stopped) = channel::bounded(0);
         let (alive, over) = channel::bounded(0);
+        let pulse = Arc::new(Pulse {
+            step_began_ms: AtomicU64::new(WAITING),
+            step_max_ms: AtomicU64::new(millis(STEP_MAX)),
+        });
         let thread = thread::Builder::new().name(name.clone()).spawn({
-            let name = name.clone();
+            let (name, pulse) = (name.clone(), Arc::clone(&pulse));
+            LazyLock::force(&BEGIN);
             move || {
+                PULSE.set(Some(pulse));
                 let _alive: Sender<Infallible> = alive;
                 let _farewell = Farewell { name, ended };
                 body(Stop(stopped))
             }
         })?;
-        Ok(Self { name, stop: Some(stop), over, thread: Some(thread) })
+        Ok(Self { name, stop: Some(stop), over, thread: Some(thread), pulse })
     }
 
     /// The thread's name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// For how long the thread has been at a step that takes longer than it may, at `now`. None: it gets on.
+    pub fn stalled(&self, now: Instant) -> Option<Duration> {
+        let began_ms = self.pulse.step_began_ms.load(Ordering::Relaxed);
+        let at = Duration::from_millis(began_ms);
+        let took = now.saturating_duration_since(*BEGIN).checked_sub(at)?;
+        let max = Duration::from_millis(self.pulse.step_max_ms.load(Ordering::Relaxed));
+        (began_ms != WAITING && took > max).then_some(took)
     }
 
     /// Tells the thread that it is time to stop, and returns at once.
@@ -175,6 +247,36 @@ mod tests {
         let mut component = Component::start("clumsy", ended, |_| panic!("on purpose")).unwrap();
         assert_eq!(names.recv_timeout(SOON).unwrap(), "clumsy");
         assert!(matches!(component.join_by(Instant::now() + SOON), End::Failed(_)));
+    }
+
+    #[test]
+    fn a_step_that_takes_too_long_is_told_from_waiting_for_work() {
+        let (ended, _names) = channel::unbounded();
+        let (work, works) = channel::unbounded::<Receiver<()>>();
+        let (done, dones) = channel::unbounded();
+        let mut component = Component::start("busy", ended, move |_| {
+            while let Ok(step) = works.recv() {
+                begin_step();
+                done.send(())?;
+                let _ = step.recv();
+                await_work();
+                done.send(())?;
+            }
+            Ok(())
+        })
+        .unwrap();
+        let later = || Instant::now() + STEP_MAX + Duration::from_secs(1);
+        assert_eq!(component.stalled(later()), None, "it has never begun");
+        let (release, step) = channel::bounded(0);
+        work.send(step).unwrap();
+        dones.recv_timeout(SOON).unwrap();
+        assert_eq!(component.stalled(Instant::now()), None);
+        assert!(component.stalled(later()).is_some_and(|took| took > STEP_MAX));
+        drop(release);
+        dones.recv_timeout(SOON).unwrap();
+        assert_eq!(component.stalled(later()), None, "it waits again");
+        drop(work);
+        assert!(matches!(component.join_by(Instant::now() + SOON), End::Clean));
     }
 
     #[test]

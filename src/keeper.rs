@@ -10,11 +10,13 @@ use std::time::Duration;
 
 use crossbeam::channel::Sender;
 
-use crate::component::{Component, step_back};
+use crate::component::{Component, allow_long_steps, step_back};
 use crate::domain::time::Timestamp;
 use crate::store::{KeeperSession, Result, StoreError, Upkeep};
 use crate::telemetry::metrics::{Metrics, ProcessStatusLabel, StoreCall};
 
+/// How long a round may take: a snapshot and a trim of files of many gigabytes on a slow disk.
+const STEP_MAX: Duration = Duration::from_secs(600);
 /// Between two rounds of upkeep. The WAL grows by what is written in between.
 const UPKEEP_PAUSE: Duration = Duration::from_millis(250);
 /// Between two counts of processes, each a walk over an index.
@@ -45,6 +47,7 @@ pub fn start(
 ) -> io::Result<Component> {
     Component::start("keeper", ended, move |stop| {
         step_back();
+        allow_long_steps(STEP_MAX);
         while stop.sleep(UPKEEP_PAUSE) {
             match keeper.pass(&mut *session, (keeper.clock)()) {
                 Ok(_) => {}

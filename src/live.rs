@@ -218,12 +218,7 @@ impl LogSession for Announcing<dyn LogSession> {
 }
 
 impl ListenerSession for Announcing<dyn ListenerSession> {
-    fn claim(
-        &mut self,
-        max: usize,
-        wait: std::time::Duration,
-        stop: &Stop,
-    ) -> Result<Claim> {
+    fn claim(&mut self, max: usize, wait: std::time::Duration, stop: &Stop) -> Result<Claim> {
         self.session.claim(max, wait, stop)
     }
 

@@ -23,8 +23,8 @@ use crate::http::front::{Front, FrontHandle};
 use crate::http::limits::Limits;
 use crate::http::worker;
 use crate::keeper::{self, Keeper};
-use crate::live::Hub;
 use crate::listener::{self, Listener, Watermark};
+use crate::live::Hub;
 use crate::reaper::{self, Clocks, Reaper};
 use crate::room::Rooms;
 use crate::routes::lobby::Lobby;
@@ -303,6 +303,14 @@ impl Service {
         for thread in self.threads.0.lock().iter_mut().filter(|thread| thread.0 == name) {
             thread.1 = false;
         }
+    }
+
+    /// The threads that have been at one step for longer than they may at `now`, and for how long.
+    pub fn stalled(&self, now: Instant) -> Vec<(String, Duration)> {
+        let stalled = |component: &Component| {
+            component.stalled(now).map(|took| (component.name().to_owned(), took))
+        };
+        self.components.iter().filter_map(stalled).collect()
     }
 
     /// Makes `/ready` fail, so that balancers send nothing new here.

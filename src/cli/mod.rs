@@ -14,6 +14,7 @@ pub mod rebuild;
 pub mod run;
 pub mod serve;
 pub mod token;
+pub mod watchdog;
 
 use std::io::{self, Write};
 use std::process::ExitCode;

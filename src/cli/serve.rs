@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use crossbeam::channel::{self, Receiver, RecvTimeoutError, Sender, select};
-use sd_notify::NotifyState;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::{Handle, Signals};
 
 use super::client::escaped;
 use super::exit::{self, Code, Exit};
+use super::watchdog::{self, Watchdog};
 use crate::component::Component;
 use crate::config::{Config, Mode, Warning};
 use crate::service::{Parts, Service, Waiting, wall_clock};
@@ -24,8 +24,6 @@ const SIGNALS_MAX: usize = 8;
 const STORE_PATIENCE: Duration = Duration::from_secs(60);
 /// Between two looks at a store that is out of reach.
 const STORE_PAUSE: Duration = Duration::from_millis(500);
-/// Where systemd asks for none, the pause between two looks at nothing in particular.
-const IDLE: Duration = Duration::from_secs(3600);
 
 /// Serves until it is told to stop.
 ///
@@ -49,10 +47,9 @@ pub fn run(config: &Config, warnings: &[Warning]) -> anyhow::Result<()> {
         "serving"
     );
     greet(config, &service);
-    // Without NOTIFY_SOCKET these say nothing to nobody.
-    let _ = sd_notify::notify(&[NotifyState::Ready]);
+    watchdog::ready(service.api_address());
     let uninvited = wait(&service, &signals, &log);
-    let _ = sd_notify::notify(&[NotifyState::Stopping]);
+    watchdog::stopping();
     log::info!("stopping");
     let stopped = service.stop();
     handle.close();
@@ -144,15 +141,16 @@ fn signals(ended: Sender<String>) -> anyhow::Result<(Receiver<i32>, Component, H
 
 /// Waits for a reason to stop. Returns the name of the thread that ended uninvited, if that is the reason.
 fn wait(service: &Service, signals: &Receiver<i32>, log: &logging::Handle) -> Option<String> {
-    // systemd wants a sign of life at least every half of the time it gives.
-    let watchdog = sd_notify::watchdog_enabled().map(|time| time / 2);
+    let mut watchdog = Watchdog::from_surroundings(Instant::now());
     loop {
+        let now = Instant::now();
+        watchdog.look(now, || service.stalled(now));
         select! {
             recv(signals) -> signal => match signal {
-                Ok(SIGHUP) => {
+                Ok(SIGHUP) => watchdog::reloading(|| {
                     log.reload();
                     log::info!("the log filter is read again");
-                }
+                }),
                 Ok(signal) => {
                     log::info!(signal; "told to stop");
                     return None;
@@ -165,11 +163,7 @@ fn wait(service: &Service, signals: &Receiver<i32>, log: &logging::Handle) -> Op
                 log::error!(thread_name = name.as_str(); "a thread ended uninvited");
                 return Some(name);
             }
-            default(watchdog.unwrap_or(IDLE)) => {
-                if watchdog.is_some() {
-                    let _ = sd_notify::notify(&[NotifyState::Watchdog]);
-                }
-            }
+            default(watchdog.pause(now)) => {}
         }
     }
 }

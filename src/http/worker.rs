@@ -17,7 +17,7 @@ use super::letterbox::{self, Letterbox, Post};
 use super::limits::SPARE_BYTES_MAX;
 use super::reply::Facts;
 use super::{App, Port};
-use crate::component::Component;
+use crate::component::{Component, await_work, begin_step};
 use crate::mailbox::Address;
 
 /// Something for a worker to do, and where the result goes.
@@ -59,9 +59,13 @@ where
     Component::start(format!("work-{n}"), ended, move |stop| {
         let mut worker = Worker::new(app);
         loop {
+            await_work();
             select! {
                 recv(jobs) -> job => match job {
-                    Ok(job) => worker.pass(job),
+                    Ok(job) => {
+                        begin_step();
+                        worker.pass(job);
+                    }
                     Err(_no_loop_left) => {
                         // The loops stop first, and this is how a worker sees it. Nobody has told it to end yet.
                         let _ = stop.channel().recv();
@@ -73,6 +77,7 @@ where
         }
         // The connections of these are waiting, and no loop has ended without them unless its time was up.
         while let Ok(job) = jobs.try_recv() {
+            begin_step();
             worker.pass(job);
         }
         Ok(())

@@ -10,7 +10,7 @@ use std::time::Instant;
 use crossbeam::channel::{Receiver, Sender};
 use crossbeam::select;
 
-use crate::component::Component;
+use crate::component::{Component, await_work, begin_step};
 use crate::domain::event::{Envelope, Verdict};
 use crate::domain::time::Timestamp;
 use crate::mailbox::{Answer, ReplyTo, wake_all};
@@ -54,6 +54,7 @@ pub fn start(
         let depth = metrics.channel_depth.get_or_create_owned(&ChannelLabel { channel: "intake" });
         let mut stopping = false;
         loop {
+            await_work();
             let first = if stopping {
                 postings.try_recv().ok()
             } else {
@@ -66,6 +67,7 @@ pub fn start(
                     recv(stop.channel()) -> _stop => None,
                 }
             };
+            begin_step();
             // What was posted before the stop is answered like everything else.
             stopping = stopping || stop.is_set();
             let Some(first) = first else {

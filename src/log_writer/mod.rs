@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, Sender, after, never, select};
 
-use crate::component::{Component, Stop};
+use crate::component::{Component, Stop, await_work, begin_step};
 use crate::domain::log_row::LogRow;
 use crate::mailbox::{Answer, ReplyTo, wake_all};
 use crate::room::Room;
@@ -93,7 +93,8 @@ fn wait(
         .map_or_else(never, |due_at| after(due_at.saturating_duration_since(Instant::now())));
     let nothing = never();
     let source = if writer.has_room() { postings } else { &nothing };
-    select! {
+    await_work();
+    let taken = select! {
         recv(stop.channel()) -> _ => None,
         recv(timer) -> _ => Some(None),
         recv(source) -> posting => match posting {
@@ -108,12 +109,15 @@ fn wait(
                 None
             },
         },
-    }
+    };
+    begin_step();
+    taken
 }
 
 /// Writes what is kept and what the channel still holds. Rows that cannot be written by then are lost and counted.
 fn drain(writer: &mut Writer, postings: &Receiver<LogPosting>) -> anyhow::Result<()> {
     loop {
+        begin_step();
         writer.hurry();
         writer.pass(postings, Instant::now())?;
         if writer.is_empty() && postings.is_empty() {

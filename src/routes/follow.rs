@@ -181,11 +181,8 @@ impl LogFollow {
         until: i64,
         after: Option<Cursor>,
     ) -> Result<()> {
-        let filter = LogFilter {
-            log_id_above: Some(above),
-            log_id_max: Some(until),
-            ..self.filter.clone()
-        };
+        let filter =
+            LogFilter { log_id_above: Some(above), log_id_max: Some(until), ..self.filter.clone() };
         let page = Page { limit: PIECE_ROWS, after };
         let found = reader.logs(&self.tenant, &self.process, &filter, &page)?;
         let mut next = None;

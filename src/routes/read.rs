@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use bumpalo::Bump;
 
-use super::problem::{Kind, Problem};
 use super::follow::{EventsWait, Form, LogFollow, Place, write_events};
+use super::problem::{Kind, Problem};
 use super::stream::{LogStream, Streamed};
 use super::{Desk, Exchange, Outcome, not_found, query, store_problem, table};
 use crate::domain::dead_letter::Reason;

@@ -220,7 +220,10 @@ pub static ROUTES: &[Route] = &[
             TO,
             LIMIT,
             CURSOR,
-            ("follow", "true: goes on with new rows, as NDJSON or, by Accept, as server-sent events"),
+            (
+                "follow",
+                "true: goes on with new rows, as NDJSON or, by Accept, as server-sent events",
+            ),
         ],
     ),
     get(

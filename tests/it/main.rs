@@ -17,6 +17,8 @@ mod deployment;
 mod disk;
 // A service that answers as a test tells it to.
 mod fake_service;
+// What is new, as it commits.
+mod follow;
 // How the ports behave, whatever comes in.
 mod front;
 // How the service is started, driven and spoken to; only this module knows.

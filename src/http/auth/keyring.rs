@@ -13,7 +13,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 use super::cache::Cache;
 use super::discovery::KeySource;
 use super::keys::{Expectations, KeySet};
-use crate::component::Component;
+use crate::component::{Component, await_work, begin_step};
 
 /// Keys are fetched this often without being asked.
 const REFRESH_EVERY: Duration = Duration::from_secs(300);
@@ -227,7 +227,9 @@ impl Refresher {
     pub fn start(self, ended: Sender<String>) -> io::Result<Component> {
         Component::start("keys", ended, move |stop| {
             loop {
+                begin_step();
                 let rest = self.pass(unix_seconds());
+                await_work();
                 channel::select! {
                     recv(stop.channel()) -> _ => return Ok(()),
                     recv(self.asked) -> _ => {}

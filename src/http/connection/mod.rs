@@ -24,10 +24,10 @@ use std::time::Instant;
 use exchange::Pending;
 pub use exchange::{Moment, Outcome, Piece, Responder, Verdict, with_request};
 
-use super::{Endless, Port};
 use super::limits::{LINGER_BYTES_MAX, SPARE_BYTES_MAX};
 use super::parse::Refusal;
 use super::reply::{self, Facts};
+use super::{Endless, Port};
 
 const HEAD_TOO_SLOW: Refusal = Refusal { status: 408, detail: "the head did not arrive in time" };
 const BODY_TOO_SLOW: Refusal = Refusal { status: 408, detail: "the body did not arrive in time" };

@@ -33,7 +33,7 @@ use super::timers::{Reminder, Timers};
 use super::transport::{Moved, Transport};
 use super::worker::Job;
 use super::{App, Pause, Port};
-use crate::component::Stop;
+use crate::component::{Stop, await_work, begin_step};
 use crate::mailbox::{Address, Mailbox};
 
 /// The token of the waker.
@@ -154,7 +154,9 @@ where
     fn sleep(&mut self, events: &mut Events) -> io::Result<()> {
         let longest = self.longest_sleep(Instant::now());
         let pause = if self.office.letterbox.fall_asleep() { longest } else { Duration::ZERO };
+        await_work();
         let polled = self.poll.poll(events, Some(pause));
+        begin_step();
         self.office.letterbox.wake_up();
         match polled {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(error),

@@ -147,7 +147,8 @@ impl Reader {
             tables.into_iter().filter(|table| table.last_log_id > after).collect();
         tables.sort_by_key(|table| table.number);
         // Where old tables are gone, the look begins with what is there.
-        let first = tables.iter().find(|table| known.may_be_in(table)).map(|table| table.first_log_id);
+        let first =
+            tables.iter().find(|table| known.may_be_in(table)).map(|table| table.first_log_id);
         let Some(first) = first else { return Ok(nothing) };
         let until = end.min(far.max(first.saturating_add(far - after)));
         let mut found = Received { through: until.max(after), more: until < end, ..nothing };

@@ -187,8 +187,11 @@ fn a_filter_by_time_takes_the_first_moment_in_and_leaves_the_last_out() {
     let rows: Vec<LogRow> =
         (0..5).map(|i| line("p", noon().plus(secs(i)), &i.to_string())).collect();
     logs.session.write_at(&rows, noon()).unwrap();
-    let filter =
-        LogFilter { from: Some(noon().plus(secs(1))), to: Some(noon().plus(secs(4))), ..LogFilter::default() };
+    let filter = LogFilter {
+        from: Some(noon().plus(secs(1))),
+        to: Some(noon().plus(secs(4))),
+        ..LogFilter::default()
+    };
     let paged = logs.page("p", &filter, &Page { limit: 2, after: None }).unwrap();
     let next = logs.page("p", &filter, &Page { limit: 2, after: paged.next.clone() }).unwrap();
     let words: Vec<_> = paged.rows.iter().chain(&next.rows).map(|l| &*l.row.message).collect();
