@@ -306,6 +306,7 @@ fn two_hundred_followers_hold_no_worker() {
     let (api, token) =
         (service.service.api_address(), token(folder.path(), "demo", &["sentinel:read"]));
     let mut client = service.client("demo");
+    client.request("POST", "/internal/start", &[("X-Sentinel-Process-Id", "p")], b"").expect(202);
     say(&mut client, "p", info("first"));
     let mut followers: Vec<Follower> =
         (0..200).map(|_| Follower::open(api, &token, "/logs/p", SSE)).collect();
@@ -314,6 +315,7 @@ fn two_hundred_followers_hold_no_worker() {
     }
     for n in 0..20 {
         client.get("/status/p").expect(200);
+        client.get("/processes").expect(200);
         assert_eq!(
             client.get("/logs/p").expect(200).json()["logs"].as_array().unwrap().len(),
             n + 1

@@ -1,11 +1,22 @@
 //! How the service comes and goes.
 
-use std::time::Duration;
+use std::io::{BufReader, Read, Write};
+use std::net::TcpStream;
+use std::os::unix::net::UnixDatagram;
+use std::time::{Duration, Instant};
 
-use sentinel::service::{Parts, wall_clock};
+use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
+use rustix::process::{Pid, Signal, kill_process};
+use sentinel::component::STEP_MAX;
+use sentinel::domain::event::{Envelope, Verdict};
+use sentinel::domain::time::Timestamp;
+use sentinel::service::{Parts, Service, wall_clock};
+use sentinel::store::{IntakeSession, StoreError};
 use serde_json::json;
 
-use crate::harness::{Client, InChild, InProcess, PATIENCE, envelope, eventually, full, token};
+use crate::harness::{
+    Client, InChild, InProcess, PATIENCE, config, envelope, eventually, full, read_response, token,
+};
 
 #[test]
 fn start_and_stop_again_and_again_leaves_nothing_behind() {
@@ -73,7 +84,7 @@ fn sigterm_answers_what_is_in_flight_and_exits_cleanly_within_the_deadline() {
         for _ in 0..4 {
             go.recv_timeout(PATIENCE).expect("the senders get on");
         }
-        let before = std::time::Instant::now();
+        let before = Instant::now();
         service.signal_term();
         assert_eq!(service.wait(), 0);
         assert!(before.elapsed() < Duration::from_secs(20), "{:?}", before.elapsed());
@@ -142,4 +153,132 @@ fn a_port_that_is_taken_is_named() {
         words.contains(&address.to_string()) && words.contains("SENTINEL_HTTP_PORT"),
         "{words}"
     );
+}
+
+#[test]
+fn a_stop_fails_readiness_finishes_what_has_begun_and_closes_what_is_idle() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = InChild::start(folder.path(), &[]);
+    let token = token(folder.path(), "demo", &["sentinel:write"]);
+    let connect = || {
+        let stream = TcpStream::connect(service.api).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        BufReader::new(stream)
+    };
+    let (mut idle, mut probing, mut posting) = (connect(), connect(), connect());
+    idle.get_mut().write_all(b"GET /ready HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    assert_eq!(read_response(&mut idle, false).unwrap().status, 200);
+    // Two requests that have begun: one in its head, one in its body.
+    probing.get_mut().write_all(b"GET /ready HTTP/1.1\r\nHost: localhost\r\n").unwrap();
+    let head = format!(
+        "POST /internal/start HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\
+         X-Sentinel-Process-Id: p\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n"
+    );
+    posting.get_mut().write_all(head.as_bytes()).unwrap();
+    assert_eq!(read_response(&mut posting, true).unwrap().status, 100);
+    service.signal_term();
+    let mut rest = Vec::new();
+    idle.read_to_end(&mut rest).unwrap();
+    assert!(rest.is_empty(), "an idle connection is closed without a word");
+    probing.get_mut().write_all(b"\r\n").unwrap();
+    let answer = read_response(&mut probing, false).unwrap();
+    assert_eq!((answer.status, answer.header("connection")), (503, Some("close")));
+    posting.get_mut().write_all(b"{}").unwrap();
+    let answer = read_response(&mut posting, false).unwrap();
+    assert_eq!((answer.status, answer.header("connection")), (202, Some("close")));
+    assert!(TcpStream::connect(service.api).is_err(), "nobody listens any more");
+    drop((probing, posting));
+    assert_eq!(service.wait(), 0);
+}
+
+#[test]
+fn systemd_hears_of_the_start_of_every_reload_of_the_stop_and_that_the_service_lives() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("notify");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let next = || {
+        let mut bytes = [0; 4096];
+        let length = socket.recv(&mut bytes).expect("systemd is told");
+        String::from_utf8_lossy(&bytes[..length]).into_owned()
+    };
+    // Nobody issues tokens there; that costs those who come with one a 503, and the service nothing.
+    let service = InChild::start(
+        &folder.path().join("data"),
+        &[
+            ("NOTIFY_SOCKET", path.to_str().unwrap()),
+            ("WATCHDOG_USEC", "100000"),
+            ("OAUTH2_ISSUER", "http://127.0.0.1:9/realm"),
+            ("OAUTH2_JWK_SET_URI", "http://127.0.0.1:9/keys"),
+        ],
+    );
+    let ready = format!("READY=1\nSTATUS=serving on {}\n", service.api);
+    assert_eq!(next(), ready);
+    for _ in 0..3 {
+        assert_eq!(next(), "WATCHDOG=1\n");
+    }
+    let pid = Pid::from_raw(i32::try_from(service.id()).unwrap()).unwrap();
+    let beside_the_watchdog = || loop {
+        let message = next();
+        if message != "WATCHDOG=1\n" {
+            return message;
+        }
+    };
+    let mut last = 0;
+    for _ in 0..2 {
+        kill_process(pid, Signal::HUP).unwrap();
+        let reloading = beside_the_watchdog();
+        let at = reloading.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").expect(&reloading);
+        let at: u64 = at.trim_end().parse().unwrap();
+        assert!(at > last, "{at} {last}");
+        last = at;
+        assert_eq!(beside_the_watchdog(), "READY=1\n");
+    }
+    service.signal_term();
+    let stopping = beside_the_watchdog();
+    assert!(stopping.starts_with("STOPPING=1\nSTATUS=stopping"), "{stopping}");
+    assert_eq!(service.wait(), 0);
+}
+
+/// A session that is stuck until it is released.
+struct Stuck {
+    begun: Sender<()>,
+    release: Receiver<()>,
+}
+
+impl IntakeSession for Stuck {
+    fn accept(&mut self, _: Timestamp, _: Vec<Envelope>) -> Result<Vec<Verdict>, StoreError> {
+        self.begun.send(()).unwrap();
+        let _ = self.release.recv_timeout(PATIENCE);
+        Err(StoreError::Busy { call: "accept", source: "stuck on purpose".into() })
+    }
+}
+
+#[test]
+fn a_thread_that_is_stuck_is_named_and_one_that_waits_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let (begun, begins) = unbounded();
+    let (release, released) = bounded(0);
+    let stuck = Box::new(Stuck { begun, release: released });
+    let config = config(folder.path(), &[]);
+    let service = Service::start_with_intake(&config, wall_clock(), Parts::ALL, stuck).unwrap();
+    // The time is moved by hand, so a thread at any other step then is named as well.
+    let is_stuck = |after: Duration| {
+        let stalled = service.stalled(Instant::now() + after);
+        stalled.iter().any(|(name, took)| name == "intake" && *took >= after)
+    };
+    let long = STEP_MAX + Duration::from_secs(1);
+    assert!(!is_stuck(long), "it waits for work");
+    let mut client =
+        Client::new(service.api_address(), &token(folder.path(), "demo", &["sentinel:write"]));
+    std::thread::scope(|scope| {
+        let post = scope.spawn(move || client.event("k", &envelope(1, "s", json!({}))).status);
+        begins.recv_timeout(PATIENCE).unwrap();
+        assert!(!is_stuck(Duration::ZERO), "a step may take a while");
+        assert!(is_stuck(long));
+        drop(release);
+        assert_eq!(post.join().unwrap(), 503);
+    });
+    eventually("it waits for work again", || (!is_stuck(long)).then_some(()));
+    service.stop().unwrap();
 }
