@@ -248,3 +248,144 @@ impl ListenerSession for Announcing<dyn ListenerSession> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::log_row::Level;
+    use crate::mailbox::Letter;
+
+    fn tenant(name: &str) -> TenantId {
+        TenantId::parse(name).unwrap()
+    }
+
+    fn subject(tenant_name: &str, process: &str) -> Subject {
+        Subject::Logs(tenant(tenant_name), ProcessId::parse(process).unwrap())
+    }
+
+    fn row(process: &str) -> LogRow {
+        LogRow {
+            tenant: tenant("acme"),
+            process: ProcessId::parse(process).unwrap(),
+            level: Level::Info,
+            message: "hello".into(),
+            event_type: None,
+            component: None,
+            details: None,
+            stack_trace: None,
+            logged_at: Timestamp::default(),
+            duration_us: None,
+            correlation_id: None,
+            trace_id: None,
+            span_id: None,
+        }
+    }
+
+    /// Notes who is rung and how often it is woken.
+    #[derive(Default)]
+    struct Bells(Mutex<(Vec<u32>, usize)>);
+
+    impl Mailbox for Bells {
+        fn put(&self, _: Letter) {
+            unreachable!("no letters here")
+        }
+
+        fn ring(&self, address: Address) {
+            self.0.lock().0.push(address.slot);
+        }
+
+        fn wake(&self) {
+            self.0.lock().1 += 1;
+        }
+    }
+
+    fn at(slot: u32) -> Address {
+        Address { slot, generation: 0 }
+    }
+
+    #[test]
+    fn who_rests_is_rung_once_and_one_wake_up_does_for_all() {
+        let (hub, bells) = (Arc::new(Hub::default()), Arc::new(Bells::default()));
+        let waiting: Vec<Subscription> =
+            ["p", "p", "q"].map(|process| hub.subscribe(subject("acme", process))).into();
+        for (slot, subscription) in (0..).zip(&waiting) {
+            assert!(subscription.rest(Arc::clone(&bells) as Arc<dyn Mailbox>, at(slot)));
+        }
+        hub.announce([subject("other", "p"), subject("acme", "r")], News { above: 1 });
+        assert_eq!(*bells.0.lock(), (vec![], 0));
+        hub.announce([subject("acme", "p")], News { above: 7 });
+        hub.announce([subject("acme", "p")], News { above: 3 });
+        assert_eq!(*bells.0.lock(), (vec![0, 1], 1));
+        assert_eq!(waiting[0].take(), Some(News { above: 3 }), "the news of both");
+        assert_eq!(waiting[0].take(), None);
+        assert_eq!(waiting[2].take(), None);
+        assert_eq!(hub.len(), 3);
+        drop(waiting);
+        assert!(hub.is_empty() && hub.subscribers.lock().is_empty());
+    }
+
+    #[test]
+    fn news_between_the_last_read_and_the_rest_are_not_missed() {
+        let (hub, bells) = (Arc::new(Hub::default()), Arc::new(Bells::default()));
+        let subscription = hub.subscribe(subject("acme", "p"));
+        hub.announce([subject("acme", "p")], News { above: 0 });
+        assert!(!subscription.rest(Arc::clone(&bells) as Arc<dyn Mailbox>, at(0)));
+        assert!(subscription.take().is_some());
+        assert!(subscription.rest(bells, at(0)));
+    }
+
+    /// Gives `log_id`s as a store does. Between its commit and its return it does what it is told.
+    struct Session {
+        last_id: Arc<Mutex<i64>>,
+        above: i64,
+        meanwhile: Box<dyn FnMut() + Send>,
+    }
+
+    impl LogSession for Session {
+        fn write(&mut self, rows: &[LogRow]) -> Result<()> {
+            {
+                let mut last_id = self.last_id.lock();
+                self.above = *last_id;
+                *last_id += i64::try_from(rows.len()).unwrap();
+            }
+            (self.meanwhile)();
+            Ok(())
+        }
+
+        fn written_above(&self) -> Option<i64> {
+            Some(self.above)
+        }
+    }
+
+    #[test]
+    fn an_announcement_never_passes_over_rows_that_are_committed_and_not_announced() {
+        let hub = Arc::new(Hub::default());
+        let last_id = Arc::new(Mutex::new(0));
+        let session = |meanwhile: Box<dyn FnMut() + Send>| {
+            let last_id = Arc::clone(&last_id);
+            hub.announcing_logs(Box::new(Session { last_id, above: 0, meanwhile }))
+        };
+        let subscription = Arc::new(hub.subscribe(subject("acme", "p")));
+        let mut plain = session(Box::new(|| {}));
+        plain.write(&vec![row("q"); 90]).unwrap();
+        assert_eq!(subscription.take(), None, "of another process");
+        plain.write(&[row("p")]).unwrap();
+        assert_eq!(subscription.take(), Some(News { above: 90 }));
+        // Row 97 is announced when rows 92 to 96 are committed and not announced yet.
+        let looked = Arc::new(Mutex::new(Vec::new()));
+        let mut overtaking = session(Box::new(|| {}));
+        let mut overtaken = {
+            let (looked, subscription) = (Arc::clone(&looked), Arc::clone(&subscription));
+            session(Box::new(move || {
+                overtaking.write(&[row("p")]).unwrap();
+                looked.lock().push(subscription.take());
+            }))
+        };
+        overtaken.write(&vec![row("p"); 5]).unwrap();
+        assert_eq!(*looked.lock(), [Some(News { above: 91 })]);
+        assert_eq!(subscription.take(), Some(News { above: 91 }));
+        plain.write(&[row("p")]).unwrap();
+        assert_eq!(subscription.take(), Some(News { above: 97 }));
+        assert!(hub.writes.lock().under_way.is_empty());
+    }
+}

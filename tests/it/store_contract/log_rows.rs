@@ -206,3 +206,83 @@ fn lines_outlive_the_sessions_that_wrote_them() {
         assert!(after[1].log_id > after[0].log_id, "an id is never given twice");
     });
 }
+
+#[test]
+fn what_is_stored_and_what_is_new_touch_and_do_not_overlap() {
+    each(|site| {
+        let mut session = site.store.logs().unwrap();
+        let messages = |rows: &[StoredLog]| -> Vec<String> {
+            rows.iter().map(|stored| stored.row.message.to_string()).collect()
+        };
+        assert_eq!(site.reader.newest_log_id().unwrap(), 0);
+        let unknown =
+            site.reader.new_logs(&acme(), &process("p"), &LogFilter::default(), 9).unwrap();
+        assert!(unknown.rows.is_empty() && !unknown.more);
+        site.reader.end_turn();
+        let mut newest = 0;
+        for batch in 0..4 {
+            // Each process's own time runs backwards, so the order of receipt is another one.
+            let rows: Vec<LogRow> = (0..10)
+                .map(|n| LogRow {
+                    logged_at: site.now().minus(DAY * (batch * 10 + n)),
+                    level: Level::ALL[usize::try_from(n).unwrap() % 6],
+                    ..row(
+                        site,
+                        ["p", "q"][usize::try_from(n).unwrap() % 2],
+                        &format!("{batch}-{n}"),
+                    )
+                })
+                .collect();
+            session.write(&rows).unwrap();
+            let wanted: Vec<&LogRow> =
+                rows.iter().filter(|row| row.process == process("p")).collect();
+            // The new part, in the order of receipt, in portions.
+            let (mut new, mut above) = (Vec::new(), newest);
+            loop {
+                let filter = LogFilter { log_id_above: Some(above), ..LogFilter::default() };
+                let found = site.reader.new_logs(&acme(), &process("p"), &filter, 2).unwrap();
+                assert!(found.rows.len() <= 2 && found.through >= above);
+                new.extend(found.rows);
+                above = found.through;
+                if !found.more {
+                    break;
+                }
+            }
+            assert_eq!(new.iter().map(|stored| &stored.row).collect::<Vec<_>>(), wanted);
+            assert_eq!(above, site.reader.newest_log_id().unwrap());
+            let loud = LogFilter {
+                level: Some(Level::Error),
+                log_id_above: Some(newest),
+                ..LogFilter::default()
+            };
+            let found = site.reader.new_logs(&acme(), &process("p"), &loud, 9).unwrap();
+            assert_eq!(messages(&found.rows), [format!("{batch}-4")]);
+            // The stored part does not change by what came after it, and a window shows what it says.
+            let stored = LogFilter { log_id_max: Some(newest), ..LogFilter::default() };
+            let before = site.reader.logs(&acme(), &process("p"), &stored, &first(99)).unwrap();
+            assert_eq!(before.unwrap().rows.len(), usize::try_from(batch).unwrap() * 5);
+            let window = LogFilter { log_id_above: Some(newest), ..LogFilter::default() };
+            let page = site.reader.logs(&acme(), &process("p"), &window, &first(99)).unwrap();
+            let mut backwards = messages(&page.unwrap().rows);
+            backwards.reverse();
+            assert_eq!(backwards, messages(&new));
+            newest = above;
+            site.reader.end_turn();
+            site.clock.forward(SECOND);
+        }
+    });
+}
+
+#[test]
+fn the_place_of_a_line_is_where_the_next_page_begins() {
+    each(|site| {
+        let rows: Vec<LogRow> = (0..5).map(|n| row(site, "p", &n.to_string())).collect();
+        site.store.logs().unwrap().write(&rows).unwrap();
+        let all = list(site, "p", &LogFilter::default(), 9);
+        for (index, stored) in all.iter().enumerate() {
+            let page = Page { limit: 9, after: Some(site.reader.log_cursor(stored)) };
+            let rest = site.reader.logs(&acme(), &process("p"), &LogFilter::default(), &page);
+            assert_eq!(rest.unwrap().unwrap().rows, all[index + 1..]);
+        }
+    });
+}

@@ -150,7 +150,7 @@ impl Reader {
         let first =
             tables.iter().find(|table| known.may_be_in(table)).map(|table| table.first_log_id);
         let Some(first) = first else { return Ok(nothing) };
-        let until = end.min(far.max(first.saturating_add(far - after)));
+        let until = end.min(far.max((first - 1).saturating_add(far - after)));
         let mut found = Received { through: until.max(after), more: until < end, ..nothing };
         let level_min = filter.level.map_or(0, level_number);
         let limit = limit.clamp(1, PAGE_ROWS_MAX);

@@ -455,3 +455,30 @@ fn a_reader_in_the_way_of_a_checkpoint_delays_the_writer_only_briefly() {
     logs.reader.end_turn();
     assert_eq!(logs.messages("p"), ["a", "b", "c"]);
 }
+
+#[test]
+fn new_lines_among_very_many_of_others_are_found_a_part_at_a_time() {
+    let mut logs = Logs::new();
+    logs.session.write_at(&[line("p", noon(), "old")], noon()).unwrap();
+    for _ in 0..52 {
+        logs.session.write_at(&vec![line("q", noon(), "noise"); 1000], noon()).unwrap();
+    }
+    logs.session.write_at(&[line("p", noon().plus(DAY), "new")], noon().plus(DAY)).unwrap();
+    assert_eq!(
+        (logs.tables(), crate::store::LogSession::written_above(&logs.session)),
+        (2, Some(52_001))
+    );
+    let mut received = |above| {
+        let filter = LogFilter { log_id_above: Some(above), ..LogFilter::default() };
+        let (tenant, process) = (tenant(), ProcessId::parse("p").unwrap());
+        let found = logs.reader.received(&tenant, &process, &filter, 10).unwrap();
+        logs.reader.end_turn();
+        let words: Vec<String> =
+            found.rows.iter().map(|line| line.row.message.to_string()).collect();
+        (words, found.through, found.more)
+    };
+    assert_eq!(received(0), (vec!["old".to_owned()], 50_000, true));
+    assert_eq!(received(1), (vec![], 50_001, true));
+    assert_eq!(received(50_001), (vec!["new".to_owned()], 52_002, false));
+    assert_eq!(received(52_002), (vec![], 52_002, false));
+}
