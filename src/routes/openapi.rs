@@ -78,6 +78,12 @@ fn operation(route: &Route) -> Value {
             parameters.push(json!({ "name": name, "in": "header", "description": meaning, "schema": { "type": "string" } }));
         }
     }
+    if route.action == Action::Logs {
+        parameters.push(json!({
+            "name": "Last-Event-ID", "in": "header", "schema": { "type": "string" },
+            "description": "the id of the last server-sent event that was read: the stream goes on behind it",
+        }));
+    }
     let mut operation = json!({
         "operationId": operation_id(route),
         "summary": route.summary,
@@ -139,7 +145,7 @@ fn responses(route: &Route) -> Value {
         Action::Status => ("200", "the process", reference("Process")),
         Action::Processes => ("200", "a page", page_of("processes", "Process")),
         Action::Runs => ("200", "a page", page_of("runs", "Run")),
-        Action::Logs => ("200", "a page, or NDJSON", page_of("logs", "StoredLogRow")),
+        Action::Logs => ("200", "a page, or a stream", page_of("logs", "StoredLogRow")),
         Action::Events => ("200", "a page", page_of("events", "StoredEvent")),
         Action::StreamEvents => ("200", "events in order", page_of("events", "StoredEvent")),
         Action::Event => ("200", "the event", reference("StoredEvent")),
@@ -161,6 +167,13 @@ fn responses(route: &Route) -> Value {
     });
     if route.action == Action::PostEvents {
         responses["207"] = json!({ "description": "a batch of which not every line was accepted: one result a line" });
+    }
+    if route.action == Action::Logs {
+        let content = &mut responses["200"]["content"];
+        content["application/x-ndjson"] = json!({ "schema": {
+            "type": "string", "description": "one StoredLogRow a line; with follow=true it goes on, and an empty line is a sign of life" } });
+        content["text/event-stream"] = json!({ "schema": {
+            "type": "string", "description": "each event's data is a StoredLogRow; it goes on with new rows, and a comment is a sign of life" } });
     }
     if route.action == Action::Status {
         responses["304"] = json!({ "description": "unchanged since the ETag of If-None-Match" });
