@@ -32,9 +32,10 @@ pub enum Subject {
 /// Everybody who waits.
 #[derive(Default)]
 pub struct Hub {
-    subscribers: Mutex<HashMap<Subject, Vec<(u64, Arc<Slot>)>>>,
+    subscribers: Mutex<HashMap<Subject, Vec<Arc<Slot>>>>,
     /// How many there are, so that announcing to nobody costs one look.
     count: AtomicUsize,
+    /// Numbers the batches.
     serial: AtomicU64,
     writes: Mutex<Writes>,
 }
@@ -70,23 +71,21 @@ pub struct News {
 pub struct Subscription {
     hub: Arc<Hub>,
     subject: Subject,
-    serial: u64,
     slot: Arc<Slot>,
 }
 
 impl Hub {
     /// Subscribes to `subject`. What is committed from now on is announced.
     pub fn subscribe(self: &Arc<Self>, subject: Subject) -> Subscription {
-        let serial = self.serial.fetch_add(1, Ordering::Relaxed);
         let slot = Arc::new(Slot::default());
         {
             let mut subscribers = self.subscribers.lock();
-            subscribers.entry(subject.clone()).or_default().push((serial, Arc::clone(&slot)));
+            subscribers.entry(subject.clone()).or_default().push(Arc::clone(&slot));
             self.count.fetch_add(1, Ordering::SeqCst);
         }
         // With the fence in `is_empty`: either the reader that follows sees a commit, or its announcer sees us.
         fence(Ordering::SeqCst);
-        Subscription { hub: Arc::clone(self), subject, serial, slot }
+        Subscription { hub: Arc::clone(self), subject, slot }
     }
 
     /// How many wait.
@@ -106,7 +105,7 @@ impl Hub {
         {
             let subscribers = self.subscribers.lock();
             for subject in subjects {
-                for (_, slot) in subscribers.get(&subject).into_iter().flatten() {
+                for slot in subscribers.get(&subject).into_iter().flatten() {
                     let mut pending = slot.0.lock();
                     let above = pending.news.map_or(news.above, |news| news.above).min(news.above);
                     pending.news = Some(News { above });
@@ -176,7 +175,7 @@ impl Drop for Subscription {
     fn drop(&mut self) {
         let mut subscribers = self.hub.subscribers.lock();
         if let Some(of_subject) = subscribers.get_mut(&self.subject) {
-            of_subject.retain(|(serial, _)| *serial != self.serial);
+            of_subject.retain(|slot| !Arc::ptr_eq(slot, &self.slot));
             if of_subject.is_empty() {
                 subscribers.remove(&self.subject);
             }
