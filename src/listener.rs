@@ -48,7 +48,7 @@ const GATHER_PAUSE: Duration = Duration::from_millis(5);
 /// How long a claim waits for a first message. The watermark is behind by this much while nothing happens.
 const CLAIM_WAIT: Duration = Duration::from_millis(250);
 /// The first pause after the store failed, and the longest.
-const RETRY_PAUSE: Duration = Duration::from_millis(50);
+pub const RETRY_PAUSE: Duration = Duration::from_millis(50);
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// Up to when everything received has been applied: the start of the last claim that came back with fewer messages
@@ -84,6 +84,8 @@ pub struct Listener {
     pub metrics: Arc<Metrics>,
     pub watermark: Arc<Watermark>,
     pub applied: Option<AppliedHook>,
+    /// The first pause after the store failed: [`RETRY_PAUSE`], but for tests that wait for nothing.
+    pub retry_pause: Duration,
 }
 
 /// What one pass did.
@@ -283,7 +285,7 @@ impl Listener {
         jitter: &mut Jitter,
         mut attempt: impl FnMut() -> Result<T>,
     ) -> anyhow::Result<Option<T>> {
-        let mut pause = RETRY_PAUSE;
+        let mut pause = self.retry_pause;
         loop {
             match attempt() {
                 Ok(value) => return Ok(Some(value)),
@@ -489,6 +491,8 @@ mod tests {
             metrics: Arc::new(Metrics::new()),
             watermark: Arc::new(Watermark::default()),
             applied: None,
+            // Whoever tries again in a test wants the next attempt, not the pause before it.
+            retry_pause: Duration::ZERO,
         }
     }
 
@@ -576,14 +580,17 @@ mod tests {
     #[test]
     fn a_listener_stops_in_the_middle_of_an_outage_and_fails_on_what_no_retry_can_mend() {
         let soon = Duration::from_secs(10);
+        // So long that only a stop ends it.
+        let retry_pause = Duration::from_secs(3600);
         let run = |failures: Vec<StoreError>| {
             let session = Session::default();
             session.0.lock().waiting.push_back(event(1, "Ordered"));
             session.0.lock().failures.extend(failures);
             let (ended, names) = channel::unbounded();
-            (start(1, Box::new(session.clone()), listener(), ended).unwrap(), names, session)
+            let listener = Listener { retry_pause, ..listener() };
+            (start(1, Box::new(session.clone()), listener, ended).unwrap(), names, session)
         };
-        let (mut component, _names, session) = run((0..1000).map(|_| busy()).collect());
+        let (mut component, _names, session) = run(vec![busy()]);
         component.stop();
         assert!(matches!(component.join_by(Instant::now() + soon), End::Clean));
         assert_eq!(session.0.lock().waiting.len(), 1, "nothing is lost");

@@ -337,6 +337,7 @@ mod tests {
                 metrics: Arc::default(),
                 watermark: Arc::clone(&self.watermark),
                 applied: None,
+                retry_pause: crate::listener::RETRY_PAUSE,
             };
             let mut session = self.store.listener().unwrap();
             let body = move |stop: crate::component::Stop| {

@@ -264,6 +264,7 @@ impl Service {
             metrics: Arc::clone(&self.metrics),
             watermark: Arc::clone(watermark),
             applied: None,
+            retry_pause: listener::RETRY_PAUSE,
         }
     }
 
@@ -430,7 +431,8 @@ fn limits(config: &Config) -> Limits {
     Limits {
         connections_max: config.connections_max,
         connections_per_ip_max: config.connections_per_ip_max,
-        drain_time: config.shutdown_timeout,
+        // Whoever still takes its time then is cut off, and the threads behind the loops get the rest to end cleanly.
+        drain_time: config.shutdown_timeout * 4 / 5,
         ..Limits::default()
     }
 }

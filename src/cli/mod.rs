@@ -89,8 +89,15 @@ pub fn main() -> ExitCode {
         Ok(command_line) => command_line,
         Err(error) => {
             // Help and version arrive here too, and are no failure. A reader that is gone wants no words.
-            let _ = error.print();
-            return ExitCode::from(if error.use_stderr() { Code::Usage.number() } else { 0 });
+            if !error.use_stderr() {
+                let _ = error.print();
+                return ExitCode::SUCCESS;
+            }
+            // What was typed is repeated, and it may have been pasted from anywhere.
+            for line in error.render().to_string().lines() {
+                let _ = writeln!(io::stderr().lock(), "{}", client::escaped(line));
+            }
+            return ExitCode::from(Code::Usage.number());
         }
     };
     match dispatch(command_line) {

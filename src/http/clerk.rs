@@ -102,11 +102,15 @@ where
 
     /// The next piece of a streamed body, and how it goes on. `None`: it can't be made.
     pub(super) fn more(&mut self, stream: Box<A::Stream>) -> Option<(Piece<A::Stream>, Onward)> {
-        self.guarded(&mut Vec::new(), |app, _, _, _| {
+        let piece = self.guarded(&mut Vec::new(), |app, _, _, _| {
             let (bytes, more) = app.more(*stream);
             let onward = more.as_ref().map_or_else(Onward::default, |stream| app.onward(stream));
             ((bytes, more.map(Box::new)), onward)
-        })
+        });
+        if piece.is_none() {
+            log::error!("a streamed body panicked and is broken off");
+        }
+        piece
     }
 
     /// Returns whether the connection may be used again.
@@ -128,6 +132,7 @@ where
         });
         done.unwrap_or_else(|| {
             // The app can't even say no: the barest reply that is one.
+            log::error!("the app panicked while it refused a request with {status}");
             let (content_type, headers, body) = ("", Vec::new(), Cow::Borrowed(&b""[..]));
             let reply = Reply { status: 500, content_type, headers, body, close: true };
             reply::frame(out, &reply, facts, &self.date)
@@ -135,7 +140,9 @@ where
     }
 
     pub(super) fn end_turn(&mut self) {
-        self.guarded(&mut Vec::new(), |app, _, _, _| app.end_turn());
+        if self.guarded(&mut Vec::new(), |app, _, _, _| app.end_turn()).is_none() {
+            log::error!("the app panicked between two turns");
+        }
     }
 
     /// Answers a request whose handler panicked. What it left behind is unknown, so the connection ends.
@@ -157,7 +164,6 @@ where
         let done = catch_unwind(AssertUnwindSafe(|| work(app, arena, date, out)));
         self.arena.clear();
         if done.is_err() {
-            log::error!("a request panicked and is answered with 500");
             out.truncate(mark);
         }
         done.ok()

@@ -191,8 +191,9 @@ pub trait App {
     fn onward(&self, _stream: &Self::Stream) -> Onward {
         Onward::default()
     }
-    /// The reply to bytes that are no acceptable request: 400, 408, 413, 417, 431, 501; to one that panicked: 500; and
-    /// to what there is no room for: 503, which gets a `Retry-After` if the reply has none.
+    /// The reply to bytes that are no acceptable request: 400, 408, 413, 417, 431, 501; to one that panicked: 500, which
+    /// the app logs, since it knows whose request it was; and to what there is no room for: 503, which gets a
+    /// `Retry-After` if the reply has none.
     fn refuse<'a>(&mut self, arena: &'a Bump, status: u16, detail: &'static str) -> Reply<'a>;
     /// A reply has been framed: for the metrics. `micros` since the request was complete, `arena_bytes` used by it.
     fn replied(&mut self, status: u16, micros: u64, arena_bytes: usize);

@@ -34,7 +34,7 @@ const ROWS_WAIT: &str =
 pub(super) struct WaitingBatch {
     form: Form,
     lines: Vec<Line>,
-    trace_id: String,
+    pub(super) trace_id: String,
     /// When its log rows came in.
     received_at: Timestamp,
     /// What became of its events, while its log rows are still on their way.

@@ -31,14 +31,14 @@ pub(super) enum Form {
 
 /// A single event that waits for its commit.
 pub(super) struct WaitingEvent {
-    trace_id: String,
+    pub(super) trace_id: String,
 }
 
 /// A single log row that waits for its commit.
 pub(super) struct WaitingRow {
     event_id: EventId,
     received_at: Timestamp,
-    trace_id: String,
+    pub(super) trace_id: String,
 }
 
 /// The content type without its parameters.

@@ -21,12 +21,12 @@ pub(super) struct WaitingReport {
     kind: ReportKind,
     /// The run that the report names itself.
     run_id: Option<EventId>,
-    trace_id: String,
+    pub(super) trace_id: String,
 }
 
 /// Log rows that wait for their commit.
 pub(super) struct WaitingLog {
-    trace_id: String,
+    pub(super) trace_id: String,
 }
 
 impl Desk {

@@ -94,6 +94,9 @@ impl App for Lobby {
     }
 
     fn refuse<'a>(&mut self, arena: &'a Bump, status: u16, detail: &'static str) -> Reply<'a> {
+        if status == 500 {
+            log::error!("a request in the lobby is answered with 500: {detail}");
+        }
         Problem::new(Kind::of_status(status), detail).reply(arena, None, None)
     }
 

@@ -108,6 +108,8 @@ pub struct Desk {
     statuses: u32,
     /// The reply at hand goes to a probe or a scraper: the objectives are about users' requests.
     for_machines: bool,
+    /// The trace of the request that is being looked at: what is left of it when that panics.
+    at_hand: Option<[u8; 16]>,
 }
 
 /// One read of a status in so many is timed: reading the clock twice would add a hundredth to each, on the loop.
@@ -165,7 +167,8 @@ impl Desk {
         #[expect(clippy::cast_possible_truncation, reason = "half of the random bits are wanted")]
         let random = (random >> 64) as u64 ^ random as u64;
         let (tokens, answers) = (Recent::default(), Answers::default());
-        Ok(Self { shared, reader, random, tokens, answers, statuses: 0, for_machines: false })
+        let (for_machines, at_hand) = (false, None);
+        Ok(Self { shared, reader, random, tokens, answers, statuses: 0, for_machines, at_hand })
     }
 
     /// The read session, for one timed call.
@@ -199,9 +202,12 @@ impl Desk {
 
     /// The trace of the request: the caller's, else a new one [TE7].
     fn trace(&mut self, head: &Head<'_>) -> TraceContext {
-        let fresh =
-            (u128::from(self.random_u64()) << 64 | u128::from(self.random_u64()) | 1).to_be_bytes();
+        let fresh = self.fresh_trace_id();
         traceparent(head.headers.get("traceparent"), || fresh)
+    }
+
+    fn fresh_trace_id(&mut self) -> [u8; 16] {
+        (u128::from(self.random_u64()) << 64 | u128::from(self.random_u64()) | 1).to_be_bytes()
     }
 
     /// Finds the route and who is asking.
@@ -419,7 +425,10 @@ impl App for Desk {
     fn admit<'a>(&mut self, arena: &'a Bump, head: &Head<'_>) -> Admission<'a, Admitted> {
         self.for_machines = false;
         let trace = self.trace(head);
-        match self.look_at(head, trace) {
+        self.at_hand = Some(trace.trace_id);
+        let looked_at = self.look_at(head, trace);
+        self.at_hand = None;
+        match looked_at {
             Ok(admitted) => {
                 let route = admitted.route;
                 let body_bytes_max = match route.body {
@@ -452,13 +461,18 @@ impl App for Desk {
     ) -> Handled<'a, Self::Stream> {
         let trace = admitted.trace;
         self.for_machines = admitted.route.is_for_machines();
-        match self.respond(arena, request, admitted, back) {
+        self.at_hand = Some(trace.trace_id);
+        let outcome = self.respond(arena, request, admitted, back);
+        self.at_hand = None;
+        match outcome {
             Ok(handled) => handled,
-            Err(problem) => Handled::Reply(problem.reply(
-                arena,
-                Some(request.head.path),
-                Some(&trace_id_hex(&trace)),
-            )),
+            Err(problem) => {
+                let trace_id = trace_id_hex(&trace);
+                if let Some(cause) = &problem.cause {
+                    log::error!(traceId = trace_id.as_str(); "a request is answered with {}: {cause}", problem.kind.status());
+                }
+                Handled::Reply(problem.reply(arena, Some(request.head.path), Some(&trace_id)))
+            }
         }
     }
 
@@ -470,9 +484,13 @@ impl App for Desk {
     ) -> Reply<'a> {
         self.for_machines = false;
         match context.downcast::<Waiting>() {
-            Ok(waiting) => waiting.finish(arena, answer),
-            Err(_) => Problem::new(Kind::Internal, "an answer came back without its question")
-                .reply(arena, None, None),
+            Ok(waiting) => {
+                self.at_hand = waiting.trace_id();
+                let reply = waiting.finish(arena, answer);
+                self.at_hand = None;
+                reply
+            }
+            Err(_) => self.refuse(arena, 500, "an answer came back without its question"),
         }
     }
 
@@ -486,7 +504,12 @@ impl App for Desk {
     }
 
     fn refuse<'a>(&mut self, arena: &'a Bump, status: u16, detail: &'static str) -> Reply<'a> {
-        Problem::new(Kind::of_status(status), detail).reply(arena, None, None)
+        let trace_id = self.at_hand.take().unwrap_or_else(|| self.fresh_trace_id());
+        let trace_id = format!("{:032x}", u128::from_be_bytes(trace_id));
+        if status == 500 {
+            log::error!(traceId = trace_id.as_str(); "a request is answered with 500: {detail}");
+        }
+        Problem::new(Kind::of_status(status), detail).reply(arena, None, Some(&trace_id))
     }
 
     fn replied(&mut self, status: u16, micros: u64, arena_bytes: usize) {
@@ -511,6 +534,17 @@ enum Waiting {
 }
 
 impl Waiting {
+    fn trace_id(&self) -> Option<[u8; 16]> {
+        let hex = match self {
+            Self::Report(waiting) => &waiting.trace_id,
+            Self::Log(waiting) => &waiting.trace_id,
+            Self::Event(waiting) => &waiting.trace_id,
+            Self::Row(waiting) => &waiting.trace_id,
+            Self::Batch(waiting) => &waiting.trace_id,
+        };
+        u128::from_str_radix(hex, 16).ok().map(u128::to_be_bytes)
+    }
+
     fn finish<'a>(self, arena: &'a Bump, answer: Answer) -> Reply<'a> {
         match self {
             Self::Report(waiting) => waiting.finish(arena, answer),
@@ -590,13 +624,15 @@ fn auth_problem(error: &AuthError) -> Problem {
     }
 }
 
-/// Turns a store's error into an answer, and logs what only we need to know.
+/// Turns a store's error into an answer, and keeps for the log what only we need to know.
 fn store_problem(error: &StoreError) -> Problem {
     if error.is_transient() {
         return Problem::new(Kind::Unavailable, error.to_string());
     }
-    log::error!("a read failed: {:#}", Chain(error));
-    Problem::new(Kind::Internal, Kind::Internal.help())
+    Problem {
+        cause: Some(format!("a read failed: {}", Chain(error))),
+        ..Problem::new(Kind::Internal, Kind::Internal.help())
+    }
 }
 
 /// Shows an error with everything that led to it.

@@ -122,11 +122,13 @@ pub struct Problem {
     pub field: Option<&'static str>,
     /// Header fields that the status demands (Allow, WWW-Authenticate).
     pub headers: Vec<(&'static str, Cow<'static, str>)>,
+    /// What went wrong with us, for the log alone.
+    pub cause: Option<String>,
 }
 
 impl Problem {
     pub fn new(kind: Kind, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { kind, detail: detail.into(), field: None, headers: Vec::new() }
+        Self { kind, detail: detail.into(), field: None, headers: Vec::new(), cause: None }
     }
 
     pub fn field(mut self, field: &'static str) -> Self {
@@ -145,12 +147,12 @@ impl Problem {
             json.member("type").with(|json| json.text_parts(&["/problems/", self.kind.name()]));
             json.member("title").text(self.kind.title());
             json.member("status").number(u64::from(self.kind.status()));
-            json.member("detail").text(&self.detail);
+            json.member("detail").printable(&self.detail);
             if let Some(field) = self.field {
                 json.member("field").text(field);
             }
             if let Some(instance) = instance {
-                json.member("instance").text(instance);
+                json.member("instance").printable(instance);
             }
             if let Some(trace_id) = trace_id {
                 json.member("traceId").text(trace_id);

@@ -2,8 +2,10 @@
 //! This module prints foreign text escaped, so that no message can forge a line or drive a terminal, and lets the
 //! filter be changed while the service runs.
 
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fmt::{self, Write as _};
 use std::io::Write as _;
+use std::panic::PanicHookInfo;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -62,7 +64,22 @@ pub fn init(settings: &LogSettings) -> anyhow::Result<Handle> {
     let current = Arc::new(RwLock::new(logger));
     log::set_boxed_logger(Box::new(Exchangeable(Arc::clone(&current))))?;
     log::set_max_level(level);
+    std::panic::set_hook(Box::new(note_panic));
     Ok(Handle { current, file, format: settings.format })
+}
+
+/// Makes a panic a line of this log like any other: where it happened, and its words where they stand in the source.
+/// Words that are put together while the service runs may quote a payload, and are left out.
+fn note_panic(panic: &PanicHookInfo<'_>) {
+    let at = panic.location().map(ToString::to_string).unwrap_or_default();
+    let words = panic.payload().downcast_ref::<&'static str>().copied();
+    let words = words.unwrap_or("(its words are left out, since they may quote a payload)");
+    log::error!(at = at.as_str(); "a thread panicked: {words}");
+    // Only where RUST_BACKTRACE asks for it.
+    let trace = Backtrace::capture();
+    if trace.status() == BacktraceStatus::Captured {
+        log::error!("the panic came from: {trace}");
+    }
 }
 
 impl Handle {

@@ -88,6 +88,28 @@ impl<'a> Json<'a> {
         let _ = serde_json::to_writer(&mut self.out, text);
     }
 
+    /// Text that people read in a terminal: escaped is also what JSON lets through and a terminal obeys, which is DEL and
+    /// the control characters beyond ASCII.
+    pub fn printable(&mut self, text: &str) {
+        if !text.contains(is_terminal_control) {
+            return self.text(text);
+        }
+        self.separate();
+        self.out.push(b'"');
+        for part in text.split_inclusive(is_terminal_control) {
+            let plain = part.trim_end_matches(is_terminal_control);
+            let start = self.out.len();
+            let _ = serde_json::to_writer(&mut self.out, plain);
+            // Only what stands between its quotes belongs here.
+            self.out.remove(start);
+            self.out.pop();
+            for control in part[plain.len()..].chars() {
+                let _ = write!(self.out, "\\u{:04x}", u32::from(control));
+            }
+        }
+        self.out.push(b'"');
+    }
+
     /// One string made of parts that need no escaping.
     pub fn text_parts(&mut self, parts: &[&str]) {
         self.separate();
@@ -160,9 +182,30 @@ impl<'a> Json<'a> {
     }
 }
 
+/// Control characters that JSON takes as they are.
+fn is_terminal_control(letter: char) -> bool {
+    matches!(letter, '\u{7f}'..='\u{9f}')
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn printable_text_holds_nothing_that_a_terminal_obeys_and_reads_back_the_same() {
+        for text in ["plain ä ✓", "", "a\u{1b}[2J\n", "\u{9b}31mred\u{7f}\u{80}\u{85} \"end\u{9f}"] {
+            let arena = Bump::new();
+            let mut json = Json::new(&arena);
+            json.array(|json| {
+                json.printable(text);
+                json.printable("next");
+            });
+            let written = std::str::from_utf8(json.finish()).unwrap();
+            assert!(!written.contains(char::is_control), "{written:?}");
+            let read: Vec<String> = serde_json::from_str(written).unwrap();
+            assert_eq!(read, [text, "next"]);
+        }
+    }
 
     #[test]
     fn places_commas_and_escapes_foreign_text() {

@@ -9,6 +9,8 @@
 mod a_watched_command;
 // Damaged and mismatched files.
 mod damage;
+// One machine and its owner.
+mod development;
 // Once, in order, and the same answer again.
 mod delivery;
 // What is shipped to run it.
@@ -21,6 +23,8 @@ mod fake_service;
 mod follow;
 // How the ports behave, whatever comes in.
 mod front;
+// Clients that mean no good.
+mod hostile_clients;
 // How the service is started, driven and spoken to; only this module knows.
 mod harness;
 // kill -9 at random instants.

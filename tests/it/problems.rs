@@ -103,7 +103,7 @@ fn every_problem_has_its_status_and_explains_itself() {
     assert!(full.header("retry-after").is_some());
     meet(Kind::Unavailable, full);
     drop(room);
-    // Met elsewhere: a stalled request takes its deadline (tests/it/front.rs), a bug needs one (the same), an identity
+    // Met elsewhere: a stalled request takes its deadline (tests/it/hostile_clients), a bug needs one (tests/it/secrets.rs), an identity
     // provider that was never there needs one (src/http/auth), and a draining service is not listening any more.
     let elsewhere = [Kind::RequestTimeout, Kind::Internal, Kind::Draining, Kind::KeysUnavailable];
     for kind in Kind::ALL {

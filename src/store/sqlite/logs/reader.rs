@@ -1,7 +1,8 @@
 //! Pages through the lines of one process, in the order of its own clock. This module merges the tables that hold them.
 //!
-//! A page is bounded twice: by the rows it returns and by the rows it looks at, since a filter by level may pass over
-//! many. A page that stops at the second bound holds fewer rows than asked, even none, and still names the next.
+//! A page is bounded three times: by the rows it returns, by their bytes, since a row may have a hundred kilobytes, and
+//! by the rows it looks at, since a filter by level may pass over many. A page that stops at one of the latter bounds
+//! holds fewer rows than asked, even none, and still names the next.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -20,11 +21,17 @@ use crate::store::{LogFilter, Page, Paged, Received, Result, StoreError, StoredL
 /// Rows on one page at most, whatever is asked for.
 const PAGE_ROWS_MAX: usize = 10_000;
 
+/// A page ends with the row that reaches this: each reader of a stream that does not read holds two pages.
+const PAGE_BYTES_MAX: usize = 256 * 1024;
+
 /// Rows that one page looks at, at most: some tens of milliseconds.
 const LOOKED_AT_MAX: usize = 50_000;
 
 /// Rows read ahead from one table, so that a process spread over many tables does not fill the memory.
 const READ_AHEAD_ROWS: i64 = 512;
+
+/// Nor bytes, by more than a row.
+const READ_AHEAD_BYTES: usize = 256 * 1024;
 
 /// How many rows at the end of a process's own time are looked at to find the newest by receipt.
 const NEWEST_ROWS: i64 = 32;
@@ -93,15 +100,17 @@ impl Reader {
             ..=filter.log_id_max.unwrap_or(i64::MAX);
         let mut rows: Vec<StoredLog> = Vec::new();
         let mut place = after;
-        let mut looked_at = 0;
+        let (mut looked_at, mut bytes) = (0, 0);
         while let Some(line) = merge.next()? {
             let shown = line.level >= level_min && received.contains(&line.place.log_id);
-            if rows.len() == limit && shown || looked_at == LOOKED_AT_MAX {
+            let full = rows.len() == limit || bytes >= PAGE_BYTES_MAX;
+            if full && shown || looked_at == LOOKED_AT_MAX {
                 return Ok(Some(Paged { rows, next: Some(place.into_store()) }));
             }
             looked_at += 1;
             place = line.place;
             if shown {
+                bytes += line.bytes();
                 rows.push(line.into_stored(tenant, process)?);
             }
         }
@@ -267,6 +276,10 @@ impl Line {
         })
     }
 
+    fn bytes(&self) -> usize {
+        self.message.len() + self.extra.as_ref().map_or(0, String::len)
+    }
+
     fn into_stored(self, tenant: &TenantId, process: &ProcessId) -> Result<StoredLog> {
         let log_id = self.place.log_id;
         let level: Level = level_of(self.level).ok_or_else(|| StoreError::Corrupt {
@@ -382,31 +395,39 @@ impl Source {
         process_ref: i64,
         end_us: i64,
     ) -> rusqlite::Result<()> {
+        let mut whole = true;
         let number = self.table_no.to_string();
         let place_us = self.place.logged_at.micros();
         if place_us < end_us {
             let sql = include_str!("../../../../sql/sqlite/logs_page_moment.sql");
             let mut moment = connection.prepare_cached(&sql.replace("{n}", &number))?;
             let log_id = self.place.log_id;
-            self.take(moment.query([process_ref, place_us, log_id, READ_AHEAD_ROWS])?)?;
+            whole = self.take(moment.query([process_ref, place_us, log_id, READ_AHEAD_ROWS])?)?;
         }
         let taken = i64::try_from(self.ahead.len()).unwrap_or(i64::MAX);
-        if taken < READ_AHEAD_ROWS {
+        if whole && taken < READ_AHEAD_ROWS {
             let sql = include_str!("../../../../sql/sqlite/logs_page.sql");
             let mut later = connection.prepare_cached(&sql.replace("{n}", &number))?;
             let wanted = READ_AHEAD_ROWS - taken;
-            self.take(later.query([process_ref, place_us, end_us, wanted])?)?;
+            whole = self.take(later.query([process_ref, place_us, end_us, wanted])?)?;
         }
-        self.dry = self.ahead.len() < usize::try_from(READ_AHEAD_ROWS).unwrap_or(usize::MAX);
+        let rows_max = usize::try_from(READ_AHEAD_ROWS).unwrap_or(usize::MAX);
+        self.dry = whole && self.ahead.len() < rows_max;
         Ok(())
     }
 
-    fn take(&mut self, mut rows: rusqlite::Rows<'_>) -> rusqlite::Result<()> {
+    /// Takes rows, until they have enough bytes. Returns whether those were all.
+    fn take(&mut self, mut rows: rusqlite::Rows<'_>) -> rusqlite::Result<bool> {
+        let mut bytes: usize = self.ahead.iter().map(Line::bytes).sum();
         while let Some(row) = rows.next()? {
             let line = Line::read(row)?;
             self.place = line.place;
+            bytes += line.bytes();
             self.ahead.push_back(line);
+            if bytes >= READ_AHEAD_BYTES {
+                return Ok(false);
+            }
         }
-        Ok(())
+        Ok(true)
     }
 }

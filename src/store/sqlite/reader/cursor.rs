@@ -11,6 +11,10 @@ use crate::store::{Cursor, Page, Result, StoreError};
 /// Rows of one page at most, whatever is asked: a page is built in memory.
 const PAGE_ROWS_MAX: usize = 1000;
 
+/// A page ends with the row that brings its payloads to this: a thousand events may have a megabyte each. Its cursor
+/// goes on from there.
+pub(super) const PAGE_BYTES_MAX: usize = 1024 * 1024;
+
 /// Rows that a page looks at, at most, to find those that pass a filter. Then it ends early and its cursor goes on
 /// from there, so that a filter that nothing passes cannot hold a reader for seconds.
 pub(super) const ROWS_LOOKED_AT_MAX: usize = 50_000;

@@ -5,7 +5,7 @@ use rusqlite::{OptionalExtension, Row, params};
 use super::super::connection::classify;
 use super::super::streams::unsigned;
 use super::Reader;
-use super::cursor::{self, ROWS_LOOKED_AT_MAX};
+use super::cursor::{self, PAGE_BYTES_MAX, ROWS_LOOKED_AT_MAX};
 use crate::domain::dead_letter::{DeadLetter, Reason};
 use crate::domain::ids::TenantId;
 use crate::domain::time::Timestamp;
@@ -40,17 +40,19 @@ impl Reader {
              FROM tombstone WHERE tenant = ?1 AND position < ?2 ORDER BY position DESC",
         )?;
         let mut found = read.query(params![tenant.as_str(), below])?;
-        let (mut rows, mut last, mut looked_at) = (Vec::new(), below, 0);
+        let (mut rows, mut last, mut looked_at, mut bytes) = (Vec::new(), below, 0, 0);
         while let Some(row) = found.next()? {
             if looked_at == ROWS_LOOKED_AT_MAX {
                 return Ok(Paged { rows, next: Some(cursor::write(DEAD_LETTERS, [last])) });
             }
             looked_at += 1;
             if passes(row, filter)? {
-                if rows.len() == limit {
+                if rows.len() == limit || bytes >= PAGE_BYTES_MAX {
                     return Ok(Paged { rows, next: Some(cursor::write(DEAD_LETTERS, [last])) });
                 }
-                rows.push(letter(row)?);
+                let letter = letter(row)?;
+                bytes += letter.snapshot.len() + letter.detail.len();
+                rows.push(letter);
             }
             last = row.get(0)?;
         }

@@ -184,15 +184,22 @@ impl Reader {
             }
         }
         rows.retain(|(place, _)| *place >= floor);
-        let next = if rows.len() > limit {
+        let mut next = if rows.len() > limit {
             rows.truncate(limit);
             rows.last().map(|(place, _)| *place)
         } else {
             is_cut.then_some(floor)
         };
         let mut events = Vec::with_capacity(rows.len());
-        for ((_, position), n) in rows {
-            events.push(self.event_at(tenant, n, position)?);
+        let (mut bytes, last) = (0, rows.len());
+        for ((ordered, position), n) in rows {
+            let event = self.event_at(tenant, n, position)?;
+            bytes += event.event.envelope.payload.len();
+            events.push(event);
+            if bytes >= cursor::PAGE_BYTES_MAX && events.len() < last {
+                next = Some((ordered, position));
+                break;
+            }
         }
         let next = next.map(|(ordered, position)| cursor::write(EVENTS, [ordered, position]));
         Ok(Paged { rows: events, next })
@@ -314,7 +321,7 @@ impl Reader {
         let spans = self.spans()?;
         let first = self.first_table(&spans, number, after)?;
         let mut events: Vec<StoredEvent> = Vec::new();
-        let mut expected = after + 1;
+        let (mut expected, mut bytes) = (after + 1, 0);
         for span in &spans[first..] {
             let Self { connection, texts, .. } = self;
             let mut read = connection.prepare_cached(&format!(
@@ -334,7 +341,12 @@ impl Reader {
                     }
                 }
                 expected = seq + 1;
+                bytes += event.event.envelope.payload.len();
                 events.push(event);
+                // Whoever asks for more asks with the last number.
+                if bytes >= cursor::PAGE_BYTES_MAX {
+                    return Ok(Some(events));
+                }
             }
             if events.len() == limit {
                 break;
