@@ -382,7 +382,8 @@ impl Waiting {
             .with_context(|| bind_advice(config))?;
         let (jobs, queue) = channel::bounded(1);
         let (ended, _) = channel::unbounded();
-        let component = front.start_loop(0, Lobby::new(Arc::from(why)), jobs, ended)?;
+        let lobby = Lobby::new(Arc::from(why), config.mode == Mode::Development);
+        let component = front.start_loop(0, lobby, jobs, ended)?;
         log::warn!(address:% = front.api_address(); "serving nothing but probes: {why}");
         Ok(Self { loops: front.handle(), component, _jobs: queue })
     }

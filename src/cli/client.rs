@@ -245,6 +245,13 @@ fn checked_url(url: &str) -> Result<String, Exit> {
     if fine {
         return Ok(url.trim_end_matches('/').to_string());
     }
+    if url.contains('@') {
+        // Not repeated: what stands before the @ may be a password.
+        return Err(Exit::new(
+            Code::Configuration,
+            "SENTINEL_URL: an address holds no user and no password; the token is SENTINEL_TOKEN",
+        ));
+    }
     let url = escaped(url);
     Err(Exit::new(
         Code::Configuration,

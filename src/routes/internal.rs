@@ -160,9 +160,11 @@ impl WaitingLog {
             Answer::Unavailable(why) => {
                 Problem::new(Kind::Unavailable, why).reply(arena, None, Some(&self.trace_id))
             }
-            Answer::Verdicts(_) => {
-                Problem::new(Kind::Internal, Kind::Internal.help()).reply(arena, None, None)
-            }
+            Answer::Verdicts(_) => Problem::new(Kind::Internal, Kind::Internal.help()).reply(
+                arena,
+                None,
+                Some(&self.trace_id),
+            ),
         }
     }
 }

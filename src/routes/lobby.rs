@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use bumpalo::Bump;
 
+use super::is_loopback_host;
 use super::problem::{Kind, Problem};
 use crate::http::{Admission, App, Handled, Head, Place, Reply, Request, ReturnAddress};
 use crate::mailbox::Answer;
@@ -17,6 +18,8 @@ use crate::view::json::Json;
 /// Answers for a service whose store is not there yet.
 pub struct Lobby {
     why: Arc<str>,
+    /// Answers only to loopback host names, as the service will.
+    development: bool,
 }
 
 /// What a request in the lobby asks.
@@ -29,16 +32,25 @@ pub enum Asked {
 
 impl Lobby {
     /// `why` is told to everybody who asks.
-    pub fn new(why: Arc<str>) -> Self {
-        Self { why }
+    pub fn new(why: Arc<str>, development: bool) -> Self {
+        Self { why, development }
     }
+}
+
+/// What is answered here belongs to no trace that goes on, but whoever asks about it has a name for it.
+fn trace_id() -> String {
+    format!("{:032x}", uuid::Uuid::now_v7().as_u128())
 }
 
 impl App for Lobby {
     type Admitted = Asked;
     type Stream = std::convert::Infallible;
 
-    fn admit<'a>(&mut self, _arena: &'a Bump, head: &Head<'_>) -> Admission<'a, Asked> {
+    fn admit<'a>(&mut self, arena: &'a Bump, head: &Head<'_>) -> Admission<'a, Asked> {
+        if self.development && !is_loopback_host(head.headers.get("host")) {
+            let problem = Problem::new(Kind::MisdirectedRequest, Kind::MisdirectedRequest.help());
+            return Admission::Refuse(problem.reply(arena, Some(head.path), Some(&trace_id())));
+        }
         let admitted = match head.path {
             "/health" => Asked::Health,
             "/ready" => Asked::Ready,
@@ -80,7 +92,7 @@ impl App for Lobby {
             }
             Asked::Else => {
                 Problem::new(Kind::Unavailable, format!("the store is not open yet: {}", self.why))
-                    .reply(arena, Some(request.head.path), None)
+                    .reply(arena, Some(request.head.path), Some(&trace_id()))
             }
         })
     }
@@ -97,7 +109,7 @@ impl App for Lobby {
         if status == 500 {
             log::error!("a request in the lobby is answered with 500: {detail}");
         }
-        Problem::new(Kind::of_status(status), detail).reply(arena, None, None)
+        Problem::new(Kind::of_status(status), detail).reply(arena, None, Some(&trace_id()))
     }
 
     fn replied(&mut self, _: u16, _: u64, _: usize) {}

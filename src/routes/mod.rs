@@ -55,6 +55,7 @@ const LOOP_BODY_BYTES_MAX: usize = 16 * 1024;
 const JSON: &str = "application/json";
 
 /// What the desks share.
+#[derive(Clone)]
 pub struct Shared {
     pub store: Arc<dyn Store>,
     pub authenticator: Arc<Authenticator>,

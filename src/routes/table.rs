@@ -76,7 +76,8 @@ impl Route {
     }
 }
 
-const LIMIT: (&str, &str) = ("limit", "rows on a page, 1 to 1000");
+const LIMIT: (&str, &str) =
+    ("limit", "rows on a page, 1 to 1000; a page of large rows ends earlier");
 const CURSOR: (&str, &str) = ("cursor", "next_cursor of the page before");
 const TENANT: (&str, &str) = ("tenant", "another tenant; needs sentinel:admin");
 const TENANT_OR_NONE: (&str, &str) =

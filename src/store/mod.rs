@@ -66,7 +66,8 @@ pub struct Page {
     pub after: Option<Cursor>,
 }
 
-/// One page of a listing. `next` is None on the last one.
+/// One page of a listing. `next` is None on the last one. A page may end before its limit, so that neither large rows
+/// nor a filter that little passes make it cost much.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Paged<T> {
     pub rows: Vec<T>,
@@ -292,7 +293,8 @@ pub trait Reader: Send {
         page: &Page,
     ) -> Result<Paged<StoredEvent>>;
     fn stream(&mut self, tenant: &TenantId, stream: &StreamKey) -> Result<Option<StreamState>>;
-    /// Events after number `after`, ascending and without a gap. None: no such stream.
+    /// Events after number `after`, ascending and without a gap, fewer than `limit` where they are large. None: no
+    /// such stream.
     fn stream_events(
         &mut self,
         tenant: &TenantId,

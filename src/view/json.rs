@@ -193,7 +193,8 @@ mod tests {
 
     #[test]
     fn printable_text_holds_nothing_that_a_terminal_obeys_and_reads_back_the_same() {
-        for text in ["plain ä ✓", "", "a\u{1b}[2J\n", "\u{9b}31mred\u{7f}\u{80}\u{85} \"end\u{9f}"] {
+        for text in ["plain ä ✓", "", "a\u{1b}[2J\n", "\u{9b}31mred\u{7f}\u{80}\u{85} \"end\u{9f}"]
+        {
             let arena = Bump::new();
             let mut json = Json::new(&arena);
             json.array(|json| {

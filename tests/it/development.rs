@@ -13,7 +13,7 @@ use sentinel::service::{Parts, wall_clock};
 use crate::harness::{Client, InProcess, PATIENCE, Response, read_response, token};
 
 /// Asks with a Host field of the caller's choice; None: HTTP/1.0 without one.
-fn ask(address: SocketAddr, request: &str, host: Option<&str>, token: &str) -> Response {
+pub(crate) fn ask(address: SocketAddr, request: &str, host: Option<&str>, token: &str) -> Response {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let (version, host) = match host {
@@ -44,7 +44,11 @@ fn only_loopback_names_are_answered_on_either_port() {
         for host in ["localhost", "LocalHost", "127.0.0.1", "[::1]"] {
             assert_eq!(ask(address, "GET /health", Some(host), "").status, 200, "{host}");
             let with_port = format!("{host}:{port}");
-            assert_eq!(ask(address, "GET /health", Some(&with_port), "").status, 200, "{with_port}");
+            assert_eq!(
+                ask(address, "GET /health", Some(&with_port), "").status,
+                200,
+                "{with_port}"
+            );
         }
         for host in [
             "evil.example",
@@ -95,6 +99,9 @@ fn a_page_that_was_rebound_learns_nothing_from_any_route_not_even_with_a_token()
     service.stop();
 }
 
+/// What must be named, the arguments and the variables of a start.
+type Start<'s> = (String, Vec<String>, Vec<(&'s str, &'s str)>);
+
 /// The program with these variables and arguments, expected to end by itself.
 fn start(folder: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_sentinel"))
@@ -113,11 +120,12 @@ fn whatever_looks_like_production_rules_it_out_by_name_before_anything_is_made()
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
     let addresses = ["0.0.0.0", "::", "192.0.2.1", "10.0.0.1"];
-    let mut starts: Vec<(String, Vec<String>, Vec<(&str, &str)>)> = Vec::new();
+    let mut starts: Vec<Start<'_>> = Vec::new();
     for address in addresses {
         let variable = vec![("SENTINEL_LISTEN_ADDRESS", address)];
         starts.push(("SENTINEL_LISTEN_ADDRESS".to_owned(), vec![], variable));
-        let bracketed = if address.contains(':') { format!("[{address}]") } else { address.to_owned() };
+        let bracketed =
+            if address.contains(':') { format!("[{address}]") } else { address.to_owned() };
         let bind = vec!["--bind".to_owned(), format!("tcp://{bracketed}:0")];
         starts.push(("--bind".to_owned(), bind, vec![]));
     }
@@ -148,7 +156,9 @@ fn whatever_looks_like_production_rules_it_out_by_name_before_anything_is_made()
         let told = words.lines().any(|line| {
             line.contains(&name)
                 && line.contains("OAUTH2_ISSUER_URI")
-                && ["development mode", "no development machine"].iter().any(|why| line.contains(why))
+                && ["development mode", "no development machine"]
+                    .iter()
+                    .any(|why| line.contains(why))
         });
         assert!(told, "{variables:?}: {words}");
         assert!(!data.exists(), "{variables:?}: no key is made for a mistake");

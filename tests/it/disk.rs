@@ -120,6 +120,9 @@ fn a_folder_that_cannot_be_written_is_503_with_words_until_it_can() {
     let (status, words) = ready(&mut client);
     assert_eq!(status, 503);
     assert!(words.contains("read-only") || words.contains("written"), "{words}");
+    // Nor does a page learn from it where the store is.
+    let rebound = crate::development::ask(service.api, "GET /ready", Some("evil.example"), "");
+    assert_eq!(rebound.status, 421);
     disk.remount("rw");
     eventually("it recovers by itself", || {
         let mut client = Client::new(service.api, &token);

@@ -447,4 +447,3 @@ fn bodies_of_any_size_come_back_from_loop_and_worker_alike() {
     }
     assert_eq!(peer.get("/large").body.len(), 8 << 20);
 }
-

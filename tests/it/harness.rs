@@ -9,12 +9,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use sentinel::component::{Component, Stop};
-use sentinel::config::{Config, Overrides, Surroundings};
+use sentinel::config::{Config, LogFormat, Overrides, Surroundings};
 use sentinel::domain::ids::TenantId;
 use sentinel::domain::time::Timestamp;
 use sentinel::http::auth::{Role, development, unix_seconds};
 use sentinel::service::{Clock, Parts, Service, wall_clock};
+use sentinel::telemetry::logging;
 use serde_json::Value;
 
 /// Nothing in these tests takes longer, or something hangs.
@@ -76,6 +78,30 @@ pub(crate) fn config(folder: &Path, variables: &[(&str, &str)]) -> Config {
     Config::load(&surroundings).expect("the test's configuration is valid").0
 }
 
+/// The signatures of all tokens that a test has made.
+static SIGNATURES: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// Reads every log record of the services in this process, at every level. A token in one of them ends the whole run:
+/// no single test could be blamed for it.
+struct Censor;
+
+impl log::Log for Censor {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        let now = Timestamp::from_micros(0);
+        let line = logging::line(LogFormat::Json, record, "", now);
+        if SIGNATURES.lock().iter().any(|signature| line.contains(signature)) {
+            let _ = writeln!(std::io::stderr(), "a token is in the log: {line}");
+            std::process::abort();
+        }
+    }
+
+    fn flush(&self) {}
+}
+
 /// A service in this process.
 pub(crate) struct InProcess {
     pub folder: std::path::PathBuf,
@@ -89,6 +115,10 @@ impl InProcess {
         parts: Parts,
         variables: &[(&str, &str)],
     ) -> Self {
+        // One that is there already serves as well: a test of the log itself reads what comes of it.
+        if log::set_logger(&Censor).is_ok() {
+            log::set_max_level(log::LevelFilter::Trace);
+        }
         let service =
             Service::start(&config(folder, variables), clock, parts).expect("the service starts");
         Self { folder: folder.to_owned(), service }
@@ -108,8 +138,12 @@ pub(crate) fn token(folder: &Path, tenant: &str, roles: &[&str]) -> String {
     let roles: Vec<Role> =
         roles.iter().map(|role| Role::parse(role).expect("a known role")).collect();
     let tenant = TenantId::parse(tenant).expect("a valid tenant");
-    development::token(folder, &tenant, &roles, Duration::from_secs(3600), unix_seconds())
-        .expect("the development key signs")
+    let token =
+        development::token(folder, &tenant, &roles, Duration::from_secs(3600), unix_seconds())
+            .expect("the development key signs");
+    let (_, signature) = token.rsplit_once('.').expect("a token has three parts");
+    SIGNATURES.lock().push(signature.to_owned());
+    token
 }
 
 /// A service in a process of its own, which can be killed.

@@ -282,3 +282,75 @@ fn a_thread_that_is_stuck_is_named_and_one_that_waits_is_not() {
     eventually("it waits for work again", || (!is_stuck(long)).then_some(()));
     service.stop().unwrap();
 }
+
+#[test]
+fn a_thread_that_ends_uninvited_ends_the_service_by_its_own_exit_code_and_nothing_acknowledged_is_lost()
+ {
+    let folder = tempfile::tempdir().unwrap();
+    let service = InChild::start(folder.path(), &[]);
+    let token = token(folder.path(), "demo", &["sentinel:write"]);
+    let mut client = Client::new(service.api, &token);
+    client.event("k1", &envelope(1, "s", json!({}))).expect(202);
+    eventually("the first event is applied", || {
+        (client.get("/v1/streams/s").status == 200).then_some(())
+    });
+    // Somebody tampers with the derived file while the service runs: no retry can mend what the listener meets then.
+    let events = rusqlite::Connection::open(folder.path().join("events.db")).unwrap();
+    events.busy_timeout(PATIENCE).unwrap();
+    events.execute_batch("DROP TABLE process").unwrap();
+    drop(events);
+    let body = json!({"process_id": "p", "event_id": "e2"});
+    // It may be gone before it has answered, and then nothing is promised.
+    let posted = client.try_request("POST", "/internal/start", &[], body.to_string().as_bytes());
+    let acknowledged = posted.is_ok_and(|answer| answer.status == 202);
+    assert_eq!(service.wait(), 70);
+    // What it derives is made anew from what it has accepted.
+    let rebuilt = std::process::Command::new(env!("CARGO_BIN_EXE_sentinel"))
+        .args(["--database", &format!("sqlite://{}", folder.path().display()), "rebuild"])
+        .output()
+        .unwrap();
+    assert!(rebuilt.status.success(), "{}", String::from_utf8_lossy(&rebuilt.stderr));
+    let service = InChild::start(folder.path(), &[]);
+    let mut client = Client::new(service.api, &token);
+    client.get("/v1/streams/s").expect(200);
+    if acknowledged {
+        assert_eq!(client.get("/status/p").expect(200).json()["status"], "RUNNING");
+    }
+    assert_eq!(service.terminate(), 0);
+}
+
+/// The nice value of each thread of a process, by its name (`proc(5)`).
+#[cfg(target_os = "linux")]
+fn nice_values(process: u32) -> std::collections::BTreeMap<String, i32> {
+    let tasks = std::fs::read_dir(format!("/proc/{process}/task")).unwrap();
+    let stats =
+        tasks.map(|task| std::fs::read_to_string(task.unwrap().path().join("stat")).unwrap());
+    stats
+        .map(|stat| {
+            // The name is in parentheses and may hold anything; nice is the 17th field after it.
+            let (before, after) = stat.rsplit_once(") ").unwrap();
+            let (_, name) = before.split_once('(').unwrap();
+            (name.to_owned(), after.split(' ').nth(16).unwrap().parse().unwrap())
+        })
+        .collect()
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn only_what_nobody_waits_for_steps_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = InChild::start(folder.path(), &[]);
+    let own = eventually("the listener has stepped back", || {
+        // A thread takes its name by itself, a moment after it has begun.
+        let nice = nice_values(service.id());
+        let all = ["listener-0", "http-0", "work-0", "work-1", "intake", "reaper", "logs-0"];
+        let named = all.iter().all(|name| nice.contains_key(*name));
+        (named && nice["listener-0"] > nice["http-0"]).then_some(nice)
+    });
+    let usual = rustix::process::getpriority_process(None).unwrap();
+    assert_eq!(own["listener-0"], (usual + 5).min(19), "{own:?}");
+    for name in ["http-0", "work-0", "work-1", "intake", "reaper", "logs-0"] {
+        assert_eq!(own[name], usual, "{name}: {own:?}");
+    }
+    assert_eq!(service.terminate(), 0);
+}

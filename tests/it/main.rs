@@ -45,6 +45,8 @@ mod pressure;
 mod problems;
 // What a statement costs as data grows.
 mod query_plans;
+// No token, password or payload in any line.
+mod secrets;
 // What every store must do.
 mod store_contract;
 // Two tenants and one name.

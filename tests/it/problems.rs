@@ -42,6 +42,8 @@ fn every_problem_has_its_status_and_explains_itself() {
         assert_eq!(body["type"], format!("/problems/{}", kind.name()), "{body}");
         assert_eq!(body["status"], kind.status());
         assert!(!body["detail"].as_str().unwrap().is_empty());
+        let trace_id = body["traceId"].as_str().unwrap_or_default();
+        assert!(trace_id.len() == 32 && trace_id.bytes().all(|b| b.is_ascii_hexdigit()), "{body}");
         met.insert(kind.name());
     };
     meet(Kind::BadRequest, client.get("/processes?limit=0"));

@@ -24,7 +24,10 @@ const DESCRIPTORS_BESIDE: u64 = 300;
 const PER_ADDRESS: usize = 900;
 
 /// Another test of this program, in a process of its own, which ends with its input.
-fn companion(name: &str, variables: &[(&str, String)]) -> (Child, BufReader<std::process::ChildStdout>) {
+fn companion(
+    name: &str,
+    variables: &[(&str, String)],
+) -> (Child, BufReader<std::process::ChildStdout>) {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--ignored", "--exact", "--nocapture", &format!("hostile_clients::crowds::{name}")])
         .envs(variables.iter().map(|(name, value)| (*name, value.as_str())))
@@ -114,8 +117,10 @@ fn one_address_cannot_take_the_places_of_the_others() {
 fn who_comes_when_there_is_no_descriptor_left_costs_nobody_else_anything() {
     // Which call fails first depends on whether their number is even.
     for descriptors in [48, 49] {
-        let (mut child, output) =
-            companion("a_server_with_few_descriptors", &[(FEW_DESCRIPTORS, descriptors.to_string())]);
+        let (mut child, output) = companion(
+            "a_server_with_few_descriptors",
+            &[(FEW_DESCRIPTORS, descriptors.to_string())],
+        );
         // Kept until the end, so that the child always has somebody to tell its result.
         let mut lines = output.lines();
         let address: SocketAddr = lines
@@ -157,7 +162,9 @@ fn ten_thousand_who_say_nothing_cost_a_kilobyte_each_and_nobody_else_anything() 
     let room = usize::try_from(descriptors.saturating_sub(DESCRIPTORS_BESIDE)).unwrap();
     let crowd = wanted.min(room);
     if crowd < wanted {
-        println!("SCALED: {descriptors} descriptors are allowed here, so {crowd} connections were held instead of {wanted}");
+        println!(
+            "SCALED: {descriptors} descriptors are allowed here, so {crowd} connections were held instead of {wanted}"
+        );
     }
     let folder = tempfile::tempdir().unwrap();
     let service = InChild::start(folder.path(), &[]);

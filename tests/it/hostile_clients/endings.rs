@@ -7,8 +7,7 @@ use sentinel::mailbox::Answer;
 use crate::front::{Peer, SOON, Server};
 use crate::harness::eventually;
 
-const REQUEST: &str =
-    "POST /work/echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5;x=y\r\nhello\r\n0\r\nX: y\r\n\r\n";
+const REQUEST: &str = "POST /work/echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5;x=y\r\nhello\r\n0\r\nX: y\r\n\r\n";
 
 fn every_place_is_given_back(server: &Server) {
     let mut brisk = server.peer();

@@ -36,10 +36,26 @@ fn attacks() -> Vec<(&'static str, String, u16)> {
     let coding = |value: &str| post(&format!("Transfer-Encoding: {value}\r\n"), "0\r\n\r\n");
     vec![
         // The length of the body.
-        ("TE and CL", post("Transfer-Encoding: chunked\r\nContent-Length: 4\r\n", "0\r\n\r\n"), 400),
-        ("CL and TE", post("Content-Length: 4\r\nTransfer-Encoding: chunked\r\n", "0\r\n\r\n"), 400),
-        ("two lengths that differ", post("Content-Length: 5\r\nContent-Length: 6\r\n", "hello"), 400),
-        ("two lengths that agree", post("Content-Length: 5\r\nContent-Length: 5\r\n", "hello"), 400),
+        (
+            "TE and CL",
+            post("Transfer-Encoding: chunked\r\nContent-Length: 4\r\n", "0\r\n\r\n"),
+            400,
+        ),
+        (
+            "CL and TE",
+            post("Content-Length: 4\r\nTransfer-Encoding: chunked\r\n", "0\r\n\r\n"),
+            400,
+        ),
+        (
+            "two lengths that differ",
+            post("Content-Length: 5\r\nContent-Length: 6\r\n", "hello"),
+            400,
+        ),
+        (
+            "two lengths that agree",
+            post("Content-Length: 5\r\nContent-Length: 5\r\n", "hello"),
+            400,
+        ),
         ("a list of lengths", length("3, 3"), 400),
         ("length +5", length("+5"), 400),
         ("length -5", length("-5"), 400),
@@ -61,8 +77,16 @@ fn attacks() -> Vec<(&'static str, String, u16)> {
         ("coding gzip, chunked", coding("gzip, chunked"), 501),
         ("coding chunked, identity", coding("chunked, identity"), 501),
         ("coding in quotes", coding("\"chunked\""), 501),
-        ("coding twice", post("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", "0\r\n\r\n"), 400),
-        ("coding in HTTP/1.0", "POST /echo HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n".into(), 400),
+        (
+            "coding twice",
+            post("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", "0\r\n\r\n"),
+            400,
+        ),
+        (
+            "coding in HTTP/1.0",
+            "POST /echo HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n".into(),
+            400,
+        ),
         // Chunks.
         ("chunk size -1", chunked("-1\r\nabc\r\n0\r\n\r\n"), 400),
         ("chunk size +3", chunked("+3\r\nabc\r\n0\r\n\r\n"), 400),
@@ -113,9 +137,17 @@ fn attacks() -> Vec<(&'static str, String, u16)> {
         // Size.
         ("70 fields", get(&"X: y\r\n".repeat(70)), 431),
         ("a field of 17 KB", get(&format!("X: {}\r\n", "y".repeat(17 << 10))), 431),
-        ("a path of 17 KB", format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "y".repeat(17 << 10)), 431),
+        (
+            "a path of 17 KB",
+            format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "y".repeat(17 << 10)),
+            431,
+        ),
         // Expectations.
-        ("an expectation that nobody knows", post("Expect: cake\r\nContent-Length: 3\r\n", "abc"), 417),
+        (
+            "an expectation that nobody knows",
+            post("Expect: cake\r\nContent-Length: 3\r\n", "abc"),
+            417,
+        ),
     ]
 }
 
@@ -182,7 +214,9 @@ fn a_body_is_never_taken_for_the_next_request() {
         assert_eq!(peer.rest(), b"", "{framing}");
     }
     let mut peer = server.peer();
-    let whole = format!("POST /forbidden HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n{SMUGGLED}");
+    let whole = format!(
+        "POST /forbidden HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n{SMUGGLED}"
+    );
     peer.send(format!("{whole}{}", get("")));
     assert_eq!(peer.read().status, 403);
     assert_eq!(peer.read().text(), "/?");
@@ -251,7 +285,9 @@ fn a_reply_leaves_in_one_write() {
     let body = "b".repeat(1500);
     let length = body.len();
     for target in ["/echo", "/work/echo"] {
-        peer.send(format!("POST {target} HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n{body}"));
+        peer.send(format!(
+            "POST {target} HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n{body}"
+        ));
         // Head and body in two writes would wait for each other for 40 ms on a real network.
         let mut first = vec![0; 64 << 10];
         let bytes = std::io::Read::read(peer.stream.get_mut(), &mut first).unwrap();

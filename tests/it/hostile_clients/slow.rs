@@ -153,8 +153,7 @@ fn requests_behind_one_that_waits_hold_no_worker() {
         peer.send("GET /wait?1 HTTP/1.1\r\nHost: a\r\n\r\n");
         peer.send("GET /work/a HTTP/1.1\r\nHost: a\r\n\r\n".repeat(12));
     }
-    let answers: Vec<_> =
-        (0..8).map(|_| server.waiting.recv_timeout(SOON).unwrap()).collect();
+    let answers: Vec<_> = (0..8).map(|_| server.waiting.recv_timeout(SOON).unwrap()).collect();
     others_are_served(&server);
     answers.into_iter().for_each(|answer| answer.put(Answer::Logged(7)).wake());
     for peer in &mut peers {
