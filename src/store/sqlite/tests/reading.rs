@@ -278,6 +278,36 @@ fn dead_letters_are_kept_whole_and_listed_newest_first() {
 }
 
 #[test]
+fn a_page_ends_with_the_row_that_makes_it_large_and_the_next_one_goes_on_there() {
+    let mut site = Site::new();
+    let large = format!("{{\"filler\":\"{}\"}}", "y".repeat(400_000));
+    for _ in 0..7 {
+        site.post("a", "Ordered", &large);
+        site.post("a", "process.bogus", &large);
+    }
+    site.apply(4);
+    let (mut page, mut sizes) = (first(1000), Vec::new());
+    loop {
+        let found = site.reader.events(&acme(), &EventFilter::default(), &page).unwrap();
+        sizes.push(found.rows.len());
+        let Some(next) = found.next else { break };
+        page.after = Some(next);
+    }
+    assert_eq!(sizes, [3, 3, 1]);
+    let (mut page, mut sizes) = (first(1000), Vec::new());
+    loop {
+        let found = site.reader.dead_letters(&acme(), &DeadLetterFilter::default(), &page).unwrap();
+        sizes.push(found.rows.len());
+        let Some(next) = found.next else { break };
+        page.after = Some(next);
+    }
+    assert_eq!(sizes, [3, 3, 1]);
+    assert_eq!(site.numbers("a", 0, 1000).unwrap(), [1, 3, 5]);
+    assert_eq!(site.numbers("a", 5, 1000).unwrap(), [7, 9, 11]);
+    assert_eq!(site.numbers("a", 11, 1000).unwrap(), [13]);
+}
+
+#[test]
 fn logs_of_an_unknown_process_are_unknown_and_of_a_silent_one_empty() {
     let mut site = Site::new();
     let filter = LogFilter::default();
