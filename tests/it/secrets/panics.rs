@@ -138,6 +138,24 @@ impl store::Reader for ClumsyReader {
         self.0.logs(tenant, process, filter, page)
     }
 
+    fn log_cursor(&self, row: &store::StoredLog) -> store::Cursor {
+        self.0.log_cursor(row)
+    }
+
+    fn newest_log_id(&mut self) -> Result<i64> {
+        self.0.newest_log_id()
+    }
+
+    fn new_logs(
+        &mut self,
+        tenant: &TenantId,
+        process: &ProcessId,
+        filter: &store::LogFilter,
+        limit: usize,
+    ) -> Result<store::Received> {
+        self.0.new_logs(tenant, process, filter, limit)
+    }
+
     fn dead_letters(
         &mut self,
         tenant: &TenantId,
