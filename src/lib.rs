@@ -4,6 +4,11 @@
 //! Everything that happens is an event in a stream. An event is durable before it is acknowledged ([`intake`]), is
 //! applied exactly once ([`listener`]), and is then seen by everybody ([`view`], [`routes`]). The ground state is
 //! the log of events; status, runs, counters and statistics are derived. `docs/ARCHITECTURE.md` tells it in full.
+//!
+//! No code here is unsafe, without an exception: what must be is done by crates whose business it is (rustix, mio,
+//! rusqlite, ring).
+
+#![forbid(unsafe_code)]
 
 // domain: no I/O, no clock, no threads.
 pub mod domain;

@@ -4,17 +4,15 @@
 //! Nothing that came from outside is printed as it came: control characters are escaped. TLS is 1.3 only.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use ureq::tls::TlsConfig;
 
 use super::exit::{Code, Exit};
 use super::token;
 use crate::config::{self, Overrides};
 use crate::domain::ids::TenantId;
-use crate::http::auth::{Role, roots};
+use crate::http::auth::{Role, tls};
 
 /// Whose data a development token is for, when the environment does not say otherwise.
 const TENANT_DEFAULT: &str = "demo";
@@ -262,15 +260,8 @@ fn checked_url(url: &str) -> Result<String, Exit> {
 }
 
 fn agent(settings: &config::Client) -> anyhow::Result<ureq::Agent> {
-    let mut provider = rustls::crypto::ring::default_provider();
-    // Without a suite of 1.2 there is no handshake of 1.2.
-    provider.cipher_suites.retain(|suite| suite.tls13().is_some());
-    let roots = roots(settings.ca_file.as_deref())
+    let tls = tls(settings.ca_file.as_deref())
         .map_err(|error| Exit::new(Code::Configuration, format!("SENTINEL_CA_FILE: {error:#}")))?;
-    let tls = TlsConfig::builder()
-        .root_certs(roots)
-        .unversioned_rustls_crypto_provider(Arc::new(provider))
-        .build();
     let config = ureq::Agent::config_builder()
         .tls_config(tls)
         .http_status_as_error(false)

@@ -85,7 +85,7 @@ problems! {
     Draining = 503, "draining", "The service is stopping",
         "Try again: another instance, or this one after its restart, will answer.";
     KeysUnavailable = 503, "keys-unavailable", "Tokens cannot be checked now",
-        "The identity provider's keys have not been reachable since the start. /ready says why.";
+        "The identity provider is out of reach, and the keys that are known do not tell. /ready says why.";
 }
 
 impl Kind {

@@ -25,8 +25,12 @@ mod follow;
 mod front;
 // Clients that mean no good.
 mod hostile_clients;
+// What the fuzzer has found, again.
+mod fuzz_corpus;
 // How the service is started, driven and spoken to; only this module knows.
 mod harness;
+// Tokens of a real provider, and what becomes of it.
+mod identity_provider;
 // kill -9 at random instants.
 mod ledger;
 // How the service comes and goes.

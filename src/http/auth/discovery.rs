@@ -1,5 +1,7 @@
 //! Where the keys come from. This module asks the identity provider: its discovery document names the key set, which
 //! must live on the issuer's own host. Nothing is followed elsewhere, and no answer is read without a bound.
+//!
+//! What is called over TLS is called over TLS 1.3 and nothing older [SE3]; [`tls`] is how every client of ours is set up.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -36,9 +38,9 @@ pub(super) trait KeySource: Send {
 
 /// The identity provider, over the network.
 pub(super) struct WebSource {
-    agent: Agent,
     issuer: WebAddress,
     jwk_set: Option<WebAddress>,
+    ca_file: Option<PathBuf>,
 }
 
 impl WebSource {
@@ -47,25 +49,29 @@ impl WebSource {
     /// # Errors
     /// When the file with the provider's CA holds no certificate.
     pub(super) fn new(provider: &Provider) -> anyhow::Result<Self> {
-        // Without roots of its own, ureq panics at the first call.
-        let tls = TlsConfig::builder()
-            .root_certs(roots(provider.ca_file.as_deref())?)
-            .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .build();
-        let agent = Agent::config_builder()
-            .tls_config(tls)
+        // Whether the CA can be read is to be known at the start, and not by the first token.
+        roots(provider.ca_file.as_deref())?;
+        Ok(Self {
+            issuer: provider.issuer.clone(),
+            jwk_set: provider.jwk_set.clone(),
+            ca_file: provider.ca_file.clone(),
+        })
+    }
+
+    /// The agent for one fetch. It is made anew each time, so that a renewed CA counts without a restart; between two
+    /// fetches lie minutes, so there is no connection to be spared.
+    fn agent(&self) -> anyhow::Result<Agent> {
+        let config = Agent::config_builder()
+            .tls_config(tls(self.ca_file.as_deref())?)
             .max_redirects(0)
             .http_status_as_error(false)
             .timeout_global(Some(ANSWER_WITHIN))
-            .user_agent(concat!("process-sentinel/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .new_agent();
-        Ok(Self { agent, issuer: provider.issuer.clone(), jwk_set: provider.jwk_set.clone() })
+            .user_agent(concat!("process-sentinel/", env!("CARGO_PKG_VERSION")));
+        Ok(config.build().new_agent())
     }
 
-    fn get(&self, address: &WebAddress) -> anyhow::Result<Vec<u8>> {
-        let request =
-            self.agent.get(address.as_str()).header("accept", "application/json").config();
+    fn get(agent: &Agent, address: &WebAddress) -> anyhow::Result<Vec<u8>> {
+        let request = agent.get(address.as_str()).header("accept", "application/json").config();
         // A proxy has no way to our loopback.
         let request = if address.is_loopback() { request.proxy(None) } else { request };
         let mut response =
@@ -80,19 +86,21 @@ impl WebSource {
             .with_context(|| format!("{address} does not answer within {DOCUMENT_BYTES_MAX} bytes"))
     }
 
-    fn discover(&self) -> anyhow::Result<WebAddress> {
+    fn discover(&self, agent: &Agent) -> anyhow::Result<WebAddress> {
         let issuer = self.issuer.as_str();
         let address = WebAddress::parse(&format!("{}{WELL_KNOWN}", issuer.trim_end_matches('/')))
             .with_context(|| format!("{issuer}{WELL_KNOWN}"))?;
-        key_set_address(&self.get(&address)?, &self.issuer).with_context(|| format!("{address}"))
+        key_set_address(&Self::get(agent, &address)?, &self.issuer)
+            .with_context(|| format!("{address}"))
     }
 }
 
 impl KeySource for WebSource {
     fn fetch(&self) -> anyhow::Result<Vec<u8>> {
+        let agent = self.agent()?;
         match &self.jwk_set {
-            Some(address) => self.get(address),
-            None => self.get(&self.discover()?),
+            Some(address) => Self::get(&agent, address),
+            None => Self::get(&agent, &self.discover(&agent)?),
         }
     }
 }
@@ -121,8 +129,23 @@ fn key_set_address(document: &[u8], issuer: &WebAddress) -> anyhow::Result<WebAd
     Ok(address)
 }
 
+/// How we call others over TLS: version 1.3 only, with these roots.
+///
+/// # Errors
+/// When the file with the private CA holds no certificate.
+pub(crate) fn tls(ca_file: Option<&Path>) -> anyhow::Result<TlsConfig> {
+    let mut provider = rustls::crypto::ring::default_provider();
+    // ureq compiles 1.2 into rustls. Without a suite of 1.2 there is no handshake of 1.2.
+    provider.cipher_suites.retain(|suite| suite.tls13().is_some());
+    // Without roots of its own, ureq panics at the first call.
+    Ok(TlsConfig::builder()
+        .root_certs(roots(ca_file)?)
+        .unversioned_rustls_crypto_provider(Arc::new(provider))
+        .build())
+}
+
 /// Whom to trust: the private CA, else what the system trusts, else what is built in.
-pub(crate) fn roots(ca_file: Option<&Path>) -> anyhow::Result<RootCerts> {
+fn roots(ca_file: Option<&Path>) -> anyhow::Result<RootCerts> {
     if let Some(path) = ca_file {
         let pem = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
         let certificates = certificates(&pem);

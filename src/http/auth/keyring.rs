@@ -35,6 +35,8 @@ pub(super) enum Asked {
     Coming,
     /// The last one is too recent to be repeated.
     TooSoon,
+    /// The last one is too recent to be repeated, and it has failed: nobody knows which keys there are now.
+    Failed,
 }
 
 /// How the keys are, for `/ready` and `doctor`.
@@ -106,7 +108,8 @@ impl Keyring {
         // A clock that was set back must not silence us until it has caught up.
         let recent = |started_s| (started_s..started_s + ASK_EVERY_S).contains(&now_s);
         if progress.started_s.is_some_and(recent) {
-            return Asked::TooSoon;
+            let failed = progress.last_error.is_some();
+            return if failed { Asked::Failed } else { Asked::TooSoon };
         }
         progress.fetching = true;
         progress.started_s = Some(now_s);

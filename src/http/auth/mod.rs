@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-pub(crate) use discovery::roots;
+pub(crate) use discovery::tls;
 pub use keyring::{KeysState, Refresher, unix_seconds};
 pub use principal::{Principal, Role, Roles};
 pub use recent::Recent;
@@ -28,7 +28,7 @@ use cache::{Cache, Times};
 use development::DevelopmentKey;
 use discovery::{KeySource, WebSource};
 use keyring::{Asked, Keyring};
-use keys::Expectations;
+use keys::{Expectations, KeySet};
 
 use crate::config::{Config, DefaultRole, Mode};
 
@@ -89,6 +89,24 @@ impl Authenticator {
                 Ok((authenticator, Some(refresher)))
             }
         }
+    }
+
+    /// An authenticator of the keys in `document`, a JWKS, that never asks for newer ones.
+    ///
+    /// Public for `tests/fuzz`, which brings forged tokens to it. It opens no way around the provider: what it makes
+    /// is a door of its own, and nothing in this program puts it in front of anything.
+    ///
+    /// # Errors
+    /// When the document holds no key that we can use.
+    pub fn of_key_set(
+        document: &[u8],
+        issuer: &str,
+        audience: Vec<String>,
+        default_role: DefaultRole,
+    ) -> anyhow::Result<Self> {
+        let expected = Expectations { issuer: issuer.to_string(), audience };
+        let keyring = Arc::new(Keyring::fixed(KeySet::parse(document, &expected)?));
+        Ok(Self::with(keyring, default_role))
     }
 
     fn fed_by(
@@ -153,6 +171,7 @@ impl Authenticator {
             return Err(match self.keyring.ask(now_s) {
                 Asked::Coming => AuthError::Retry,
                 Asked::TooSoon if current.set.is_empty() => AuthError::NoKeys,
+                Asked::Failed => AuthError::NoKeys,
                 Asked::TooSoon => AuthError::Invalid("no key has the token's kid"),
             });
         }

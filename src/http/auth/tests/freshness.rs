@@ -72,6 +72,27 @@ fn the_last_good_keys_stay_while_the_provider_is_away() {
 }
 
 #[test]
+fn a_token_of_an_unknown_key_is_not_judged_while_the_provider_is_away() {
+    let (old, new) = (TestKey::ec("old"), TestKey::ec("new"));
+    let script = Script::default()
+        .then(Ok(key_set(&[&old])))
+        .then(Err("no route to host"))
+        .then(Ok(key_set(&[&old, &new])));
+    let (door, refresher) = door(&script);
+    refresher.pass(NOW);
+    let token = new.token(&claims());
+    assert_eq!(door.check(Some(&token), NOW + 10), Err(AuthError::Retry));
+    refresher.pass(NOW + 10);
+    assert_eq!(door.check(Some(&token), NOW + 11), Err(AuthError::NoKeys), "it may be a good one");
+    door.check(Some(&old.token(&claims())), NOW + 11).unwrap();
+    refresher.pass(NOW + 12);
+    door.check(Some(&token), NOW + 12).unwrap();
+    let stranger = TestKey::ec("stranger").token(&claims());
+    let judged = door.check(Some(&stranger), NOW + 13);
+    assert!(matches!(judged, Err(AuthError::Invalid(_))), "{judged:?}");
+}
+
+#[test]
 fn before_the_first_keys_a_caller_waits_and_then_learns_that_there_are_none() {
     let key = TestKey::ec("ec");
     let (door, refresher) = door(&Script::default().then(Err("no route to host")));

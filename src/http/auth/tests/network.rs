@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
 use std::thread::JoinHandle;
+
+use rustls::version::{TLS12, TLS13};
 
 use super::*;
 use crate::config::{Provider, WebAddress};
@@ -167,28 +170,35 @@ fn a_just_rotated_key_is_fetched_once_while_callers_wait() {
     assert!(matches!(end, crate::component::End::Clean), "{end:?}");
 }
 
-/// Serves `body` to one caller over TLS 1.3, with a certificate for localhost that `ca_pem` vouches for.
-fn serve_once_over_tls(body: Vec<u8>) -> (SocketAddr, String, JoinHandle<()>) {
+/// Serves `body` to so many callers, one after the other, over this version of TLS, with a certificate for localhost that `ca_pem` vouches for.
+fn serve_over_tls(
+    body: Vec<u8>,
+    version: &'static rustls::SupportedProtocolVersion,
+    callers: usize,
+) -> (SocketAddr, String, JoinHandle<()>) {
     let certified = rcgen::generate_simple_self_signed(vec!["localhost".to_string()]).unwrap();
     let ca_pem = certified.cert.pem();
     let key =
         rustls_pki_types::PrivateKeyDer::try_from(certified.key_pair.serialize_der()).unwrap();
     let ring = Arc::new(rustls::crypto::ring::default_provider());
     let config = rustls::ServerConfig::builder_with_provider(ring)
-        .with_protocol_versions(&[&rustls::version::TLS13])
+        .with_protocol_versions(&[version])
         .unwrap()
         .with_no_client_auth()
         .with_single_cert(vec![certified.cert.der().clone()], key)
         .unwrap();
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = listener.local_addr().unwrap();
+    let config = Arc::new(config);
     let serve = move || {
-        let (stream, _) = listener.accept().unwrap();
-        let connection = rustls::ServerConnection::new(Arc::new(config)).unwrap();
-        let stream = rustls::StreamOwned::new(connection, stream);
         let pages = Mutex::new(BTreeMap::from([("/keys".to_string(), (200, body))]));
-        // A caller who does not trust us hangs up: then nothing was asked.
-        let _ = answer(stream, &pages, &Mutex::default());
+        for _ in 0..callers {
+            let (stream, _) = listener.accept().unwrap();
+            let connection = rustls::ServerConnection::new(Arc::clone(&config)).unwrap();
+            let stream = rustls::StreamOwned::new(connection, stream);
+            // A caller who does not trust us hangs up: then nothing was asked.
+            let _ = answer(stream, &pages, &Mutex::default());
+        }
     };
     (address, ca_pem, std::thread::Builder::new().spawn(serve).unwrap())
 }
@@ -196,7 +206,7 @@ fn serve_once_over_tls(body: Vec<u8>) -> (SocketAddr, String, JoinHandle<()>) {
 #[test]
 fn a_private_ca_is_trusted_when_it_is_named_and_nobody_else_is() {
     let folder = tempfile::tempdir().unwrap();
-    let (address, ca_pem, thread) = serve_once_over_tls(b"keys".to_vec());
+    let (address, ca_pem, thread) = serve_over_tls(b"keys".to_vec(), &TLS13, 1);
     let ca_file = folder.path().join("ca.pem");
     std::fs::write(&ca_file, ca_pem).unwrap();
     let provider = |address: SocketAddr, ca_file| Provider {
@@ -212,10 +222,79 @@ fn a_private_ca_is_trusted_when_it_is_named_and_nobody_else_is() {
     thread.join().unwrap();
 
     for ca_file in [None, Some(ca_file)] {
-        let (address, _other_ca, thread) = serve_once_over_tls(b"keys".to_vec());
+        let (address, _other_ca, thread) = serve_over_tls(b"keys".to_vec(), &TLS13, 1);
         let error = WebSource::new(&provider(address, ca_file)).unwrap().fetch().unwrap_err();
         let text = format!("{error:#}");
         assert!(text.contains("certificate"), "{text}");
         thread.join().unwrap();
     }
+}
+
+#[test]
+fn a_renewed_ca_counts_without_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let ca_file = folder.path().join("ca.pem");
+    let old = rcgen::generate_simple_self_signed(vec!["localhost".to_string()]).unwrap();
+    std::fs::write(&ca_file, old.cert.pem()).unwrap();
+    let (address, ca_pem, thread) = serve_over_tls(b"keys".to_vec(), &TLS13, 2);
+    let keys = format!("https://localhost:{}/keys", address.port());
+    let source = WebSource::new(&Provider {
+        issuer: WebAddress::parse(ISSUER).unwrap(),
+        jwk_set: Some(WebAddress::parse(&keys).unwrap()),
+        audience: vec!["clm-service".to_string()],
+        ca_file: Some(ca_file.clone()),
+    })
+    .unwrap();
+    let error = format!("{:#}", source.fetch().unwrap_err());
+    assert!(error.contains("certificate"), "{error}");
+    std::fs::write(&ca_file, [old.cert.pem(), ca_pem].concat()).unwrap();
+    assert_eq!(source.fetch().unwrap(), b"keys");
+    thread.join().unwrap();
+}
+
+/// What our clients offer in their first message, by the IANA numbers of the cipher suites.
+fn suites_offered(call: impl FnOnce(SocketAddr)) -> Vec<u16> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    let listen = move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut acceptor = rustls::server::Acceptor::default();
+        loop {
+            acceptor.read_tls(&mut stream).unwrap();
+            if let Some(accepted) = acceptor.accept().map_err(|(error, _)| error).unwrap() {
+                let hello = accepted.client_hello();
+                return hello.cipher_suites().iter().map(|suite| u16::from(*suite)).collect();
+            }
+        }
+    };
+    let thread = std::thread::Builder::new().spawn(listen).unwrap();
+    call(address);
+    thread.join().unwrap()
+}
+
+#[test]
+fn whom_we_call_we_call_by_tls_1_3_and_nothing_older() {
+    let provider = |address: SocketAddr, ca_file: Option<PathBuf>| {
+        let keys = format!("https://localhost:{}/keys", address.port());
+        WebSource::new(&Provider {
+            issuer: WebAddress::parse(ISSUER).unwrap(),
+            jwk_set: Some(WebAddress::parse(&keys).unwrap()),
+            audience: vec!["clm-service".to_string()],
+            ca_file,
+        })
+        .unwrap()
+    };
+    let offered = suites_offered(|address| {
+        provider(address, None).fetch().unwrap_err();
+    });
+    assert!(!offered.is_empty());
+    // 0x1301 to 0x1305 are the suites of 1.3, which 1.2 cannot use (RFC 8446, B.4).
+    assert!(offered.iter().all(|suite| suite >> 8 == 0x13), "{offered:04x?}");
+
+    let folder = tempfile::tempdir().unwrap();
+    let (address, ca_pem, thread) = serve_over_tls(b"keys".to_vec(), &TLS12, 1);
+    let ca_file = folder.path().join("ca.pem");
+    std::fs::write(&ca_file, ca_pem).unwrap();
+    provider(address, Some(ca_file)).fetch().unwrap_err();
+    thread.join().unwrap();
 }
