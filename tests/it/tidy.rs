@@ -64,6 +64,30 @@ fn no_async_runtime_is_in_the_tree() {
 }
 
 #[test]
+fn what_must_not_be_in_the_tree_is_named_where_crates_are_judged_and_is_not_there() {
+    let rules = fs::read_to_string(root().join(".deny.toml")).unwrap();
+    let lock = fs::read_to_string(root().join("Cargo.lock")).unwrap();
+    let banned: Vec<&str> = rules
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("{ crate = \"")?.split('"').next())
+        .collect();
+    for name in [
+        "tokio",
+        "async-std",
+        "smol",
+        "openssl",
+        "openssl-sys",
+        "native-tls",
+        "aws-lc-rs",
+        "aws-lc-sys",
+    ] {
+        assert!(banned.contains(&name), ".deny.toml does not ban {name}");
+    }
+    let found = banned.iter().filter(|name| lock.contains(&format!("name = \"{name}\"\n")));
+    nobody(found.map(ToString::to_string).collect(), "Cargo.lock holds a banned crate");
+}
+
+#[test]
 fn every_file_says_what_it_is_for() {
     let mut offenders = Vec::new();
     for (path, text) in production_sources() {
