@@ -119,9 +119,21 @@ impl KeySet {
         let claims = jsonwebtoken::decode::<Claims>(token, &key.key, &key.validation)
             .map_err(|error| AuthError::Invalid(reason(&error)))?
             .claims;
+        // A provider may be careless; what two readers could understand differently is refused here, too.
+        if !token.split('.').take(2).all(is_text) {
+            return Err(AuthError::Invalid("the token is malformed"));
+        }
+        if !claims.iss.as_ref().is_some_and(Value::is_string) {
+            return Err(AuthError::Invalid("the issuer is not ours"));
+        }
         check_times(&claims, now_s)?;
         Ok(claims)
     }
+}
+
+/// Whether a part of a token is text once it is decoded, as JSON must be, and not only where we read it.
+fn is_text(part: &str) -> bool {
+    URL_SAFE_NO_PAD.decode(part).is_ok_and(|bytes| std::str::from_utf8(&bytes).is_ok())
 }
 
 /// Whether the token is good at `now_s`.

@@ -151,6 +151,7 @@ impl Principal {
 /// The claims that we look at. What is of no use to us is not read, whatever it holds.
 #[derive(Debug, Deserialize)]
 pub(super) struct Claims {
+    pub(super) iss: Option<Value>,
     pub(super) exp: Option<f64>,
     pub(super) iat: Option<f64>,
     pub(super) nbf: Option<f64>,

@@ -124,6 +124,7 @@ fn every_required_claim_is_required_and_must_fit() {
         (claims_without("tenant_id"), "the claim tenant_id is missing"),
         (claims_with("iss", json!("https://evil.example.com")), "the issuer is not ours"),
         (claims_with("iss", json!(format!("{ISSUER}/"))), "the issuer is not ours"),
+        (claims_with("iss", json!([ISSUER])), "the issuer is not ours"),
         (claims_with("aud", json!("account")), "the audience is not us"),
         (claims_with("aud", json!([])), "the audience is not us"),
         (claims_with("aud", json!(7)), "the claim aud is missing"),
@@ -167,6 +168,25 @@ fn a_claim_that_stands_twice_is_refused() {
     let message = format!("{head}.{}", URL_SAFE_NO_PAD.encode(twice));
     let signed = URL_SAFE_NO_PAD.encode(key.sign(message.as_bytes()));
     assert_eq!(reason(&door, &format!("Bearer {message}.{signed}")), "the token is malformed");
+}
+
+#[test]
+fn a_token_that_is_not_text_is_refused_also_where_nobody_reads_it() {
+    let key = TestKey::ec("ec");
+    let door = door_with(&[&key]);
+    let good = claims_with("nickname", json!("M")).to_string();
+    let token = |head: &[u8], claims: &[u8]| {
+        let message =
+            format!("{}.{}", URL_SAFE_NO_PAD.encode(head), URL_SAFE_NO_PAD.encode(claims));
+        let signed = URL_SAFE_NO_PAD.encode(key.sign(message.as_bytes()));
+        format!("Bearer {message}.{signed}")
+    };
+    let head = br#"{"alg":"ES256","kid":"ec"}"#;
+    door.check(Some(&token(head, good.as_bytes())), NOW).unwrap();
+    let mut bad = good.into_bytes();
+    let at = bad.windows(3).position(|letters| letters == b"\"M\"").unwrap();
+    bad[at + 1] = 0xad;
+    assert_eq!(reason(&door, &token(head, &bad)), "the token is malformed");
 }
 
 #[test]
