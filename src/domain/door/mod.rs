@@ -131,9 +131,12 @@ pub fn native(
 /// The lines of a batch, numbered from 1. Blank lines are skipped but counted; a line may end in CRLF, and the last
 /// one may end without.
 pub fn ndjson_lines(body: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
-    body.split(|&byte| byte == b'\n').zip(1..).filter_map(|(line, number)| {
-        let line = line.trim_ascii();
-        (!line.is_empty()).then_some((number, line))
+    // The blanks of JSON, and no others.
+    let means_something = |byte: &u8| !matches!(byte, b' ' | b'\t' | b'\r');
+    body.split(|&byte| byte == b'\n').zip(1..).filter_map(move |(line, number)| {
+        let first = line.iter().position(means_something)?;
+        let last = line.iter().rposition(means_something)?;
+        Some((number, &line[first..=last]))
     })
 }
 

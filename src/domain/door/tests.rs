@@ -224,6 +224,8 @@ fn a_batch_has_a_line_for_each_event() {
     assert_eq!(lines("{}\n{ }\r\n\n  \r\n{}"), [(1, "{}"), (2, "{ }"), (5, "{}")]);
     assert_eq!(lines("{}\n"), [(1, "{}")]);
     assert_eq!(lines(""), []);
+    // A form feed is no blank of JSON: what holds one is no line that can be read, and no empty one either.
+    assert_eq!(lines("\x0c{}\n\x0c\n"), [(1, "\x0c{}"), (2, "\x0c")]);
 }
 
 #[test]

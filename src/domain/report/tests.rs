@@ -321,6 +321,8 @@ fn a_log_row_comes_in_whole() {
     assert_eq!((rows[0].process.as_str(), rows[1].process.as_str()), ("p", "q"));
     assert_eq!((rows[1].level, rows[1].logged_at, &rows[1].details), (Level::Info, NOW, &None));
     assert_eq!(self::rows(Some("p"), "[]").unwrap(), []);
+    let form_feed = self::rows(Some("p"), "\x0c{\"message\":\"m\"}");
+    assert!(matches!(form_feed, Err(DoorError::NotJson(_))), "{form_feed:?}");
 }
 
 #[test]

@@ -10,7 +10,10 @@ use sentinel::domain::cloudevents;
 use sentinel::domain::door::{DoorError, native, ndjson_lines};
 use sentinel::domain::event::{Envelope, TraceContext};
 use sentinel::domain::ids::{ProcessId, TenantId};
-use sentinel::domain::report::{ReportKind, internal, log_rows};
+use sentinel::domain::log_row::LogRow;
+use sentinel::domain::report::{
+    MESSAGE_BYTES_MAX, ReportKind, internal, is_log, log_rows, posted_log_row,
+};
 use sentinel::domain::time::Timestamp;
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
@@ -66,6 +69,7 @@ fn check_hash(envelope: &Envelope) {
     let (source, kind, stream) = (&envelope.source, &envelope.event_type, &envelope.stream);
     let again = hash(source, kind, stream, envelope.schema_version, &envelope.payload);
     assert_eq!(again, Ok(envelope.hash), "the hash is that of what is kept");
+    check_carried_row(envelope);
 }
 
 /// `members` as an object, with `payload` as its member `name`, as it stands.
@@ -132,11 +136,28 @@ fn check_report(tenant: &TenantId, kind: ReportKind, body: &[u8]) {
 fn check_rows(tenant: &TenantId, body: &[u8]) {
     let process = ProcessId::parse("import-17").expect("it is a process");
     let received_at = Timestamp::from_micros(1_800_000_000_000_000);
-    let rows = log_rows(tenant, Some(process.clone()), body, received_at).unwrap_or_default();
+    let Ok(rows) = log_rows(tenant, Some(process.clone()), body, received_at) else { return };
+    serde_json::from_slice::<IgnoredAny>(body).expect("what is accepted is JSON, as it came");
     for row in rows {
         assert_eq!((&row.tenant, &row.process), (tenant, &process));
-        if let Some(details) = &row.details {
-            canonical(details).expect("details have a canonical form");
-        }
+        check_row(&row);
     }
+}
+
+fn check_row(row: &LogRow) {
+    if let Some(details) = &row.details {
+        canonical(details).expect("details have a canonical form");
+    }
+    assert!(!row.message.is_empty() && row.message.len() <= MESSAGE_BYTES_MAX);
+}
+
+/// A log row that came by the door for events.
+fn check_carried_row(envelope: &Envelope) {
+    if !is_log(envelope) {
+        return;
+    }
+    let received_at = Timestamp::from_micros(1_800_000_000_000_000);
+    let Ok(row) = posted_log_row(envelope, received_at) else { return };
+    assert_eq!(row.process.as_str(), envelope.stream.as_str());
+    check_row(&row);
 }
