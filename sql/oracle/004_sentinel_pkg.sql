@@ -474,32 +474,31 @@ CREATE OR REPLACE PACKAGE BODY sentinel_pkg AS
 
   -- What a report says on top of an older one that was not sent: member by member the newer, metadata too.
   FUNCTION merged(p_older IN VARCHAR2, p_newer IN JSON_OBJECT_T) RETURN JSON_OBJECT_T IS
-    l_merged        JSON_OBJECT_T;
-    l_newer         JSON_OBJECT_T;
-    l_metadata      JSON_OBJECT_T;
-    l_newer_members JSON_KEY_LIST;
-    l_names         JSON_KEY_LIST;
+    l_merged         JSON_OBJECT_T;
+    l_names          JSON_KEY_LIST;
+    l_metadata       JSON_OBJECT_T;
+    l_newer_metadata JSON_OBJECT_T;
+    l_metadata_names JSON_KEY_LIST;
   BEGIN
     l_merged := JSON_OBJECT_T.parse(p_older);
-    l_newer := p_newer;
-    l_names := l_newer.get_keys;
+    l_metadata := l_merged.get_object('metadata');
+    l_names := p_newer.get_keys;
     IF l_names IS NULL THEN
       RETURN l_merged;
     END IF;
     FOR i IN 1 .. l_names.COUNT LOOP
-      l_metadata := CASE l_names(i) WHEN 'metadata' THEN l_merged.get_object('metadata') END;
-      IF l_metadata IS NULL THEN
-        l_merged.put(l_names(i), l_newer.get(l_names(i)));
-      ELSE
-        l_newer_members := l_newer.get_object('metadata').get_keys;
-        IF l_newer_members IS NOT NULL THEN
-          FOR j IN 1 .. l_newer_members.COUNT LOOP
-            l_metadata.put(l_newer_members(j), l_newer.get_object('metadata').get(l_newer_members(j)));
-          END LOOP;
-        END IF;
-        l_merged.put('metadata', l_metadata);
-      END IF;
+      l_merged.put(l_names(i), p_newer.get(l_names(i)));
     END LOOP;
+    l_newer_metadata := p_newer.get_object('metadata');
+    IF l_metadata IS NOT NULL AND l_newer_metadata IS NOT NULL THEN
+      l_metadata_names := l_newer_metadata.get_keys;
+      IF l_metadata_names IS NOT NULL THEN
+        FOR i IN 1 .. l_metadata_names.COUNT LOOP
+          l_metadata.put(l_metadata_names(i), l_newer_metadata.get(l_metadata_names(i)));
+        END LOOP;
+      END IF;
+      l_merged.put('metadata', l_metadata);
+    END IF;
     RETURN l_merged;
   END merged;
 
@@ -1139,7 +1138,7 @@ CREATE OR REPLACE PACKAGE BODY sentinel_pkg AS
   BEGIN
     l_stack := DBMS_UTILITY.FORMAT_ERROR_STACK;
     l_backtrace := DBMS_UTILITY.FORMAT_ERROR_BACKTRACE;
-    -- The code as SQLCODE gives it: ORA-01403 is 100 there, here it is 1403 like everybody writes it.
+    -- From the stack and not from SQLCODE, which is about this procedure's own handlers. ORA-01403 is -1403 here.
     l_code := '-' || LTRIM(REGEXP_SUBSTR(l_stack, '^ORA-([0-9]+)', 1, 1, NULL, 1), '0');
     fail_process(p_process_id, NULLIF(l_code, '-'), RTRIM(l_stack, CHR(10)), l_backtrace);
   EXCEPTION
