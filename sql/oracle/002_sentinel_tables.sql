@@ -19,8 +19,8 @@ WHENEVER SQLERROR EXIT FAILURE ROLLBACK
 ALTER SESSION SET CURRENT_SCHEMA = &sentinel_owner.
 /
 
--- What is installed. The checksum is written by `sentinel migrate`, which refuses a file that was changed after it
--- had been applied; SQL*Plus leaves it empty.
+-- What is installed. Each script inserts its own row where there is none, without a checksum. `sentinel migrate` adds
+-- the checksum to the row it finds (or inserts the whole row), and refuses a file that has another one than its row.
 BEGIN
   EXECUTE IMMEDIATE q'[
 CREATE TABLE sentinel_schema_version (
@@ -619,4 +619,17 @@ BEGIN
     RAISE_APPLICATION_ERROR(-20004, 'Only ' || l_tables || ' of 20 tables are there: another object has one of their names');
   END IF;
 END;
+/
+
+-- What is installed. Without a checksum: that is what `sentinel migrate` adds.
+MERGE INTO sentinel_schema_version d
+USING (
+  SELECT 1 AS version, 'sentinel_types' AS name FROM dual
+  UNION ALL
+  SELECT 2 AS version, 'sentinel_tables' AS name FROM dual
+) s ON (d.version = s.version)
+WHEN NOT MATCHED THEN INSERT (version, name) VALUES (s.version, s.name)
+/
+
+COMMIT
 /

@@ -87,5 +87,13 @@ WHEN MATCHED THEN UPDATE SET d.value = s.value, d.updated_at = SYS_EXTRACT_UTC(S
 WHEN NOT MATCHED THEN INSERT (name, value) VALUES (s.name, s.value)
 /
 
+-- What is installed. Without a checksum: that is what `sentinel migrate` adds.
+MERGE INTO sentinel_schema_version d
+USING (
+  SELECT 3 AS version, 'sentinel_queue' AS name FROM dual
+) s ON (d.version = s.version)
+WHEN NOT MATCHED THEN INSERT (version, name) VALUES (s.version, s.name)
+/
+
 COMMIT
 /

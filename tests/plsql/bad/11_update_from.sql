@@ -1,0 +1,7 @@
+-- refused: grammar:
+WHENEVER OSERROR EXIT FAILURE
+WHENEVER SQLERROR EXIT FAILURE ROLLBACK
+SET DEFINE ON SQLBLANKLINES ON
+
+UPDATE jobs SET status = s.status FROM staging s WHERE s.job_id = jobs.job_id
+/
