@@ -45,6 +45,8 @@ mod outage;
 mod poison;
 // Full queues and bounded memory.
 mod pressure;
+// What no Oracle server is here to say about its scripts.
+mod plsql_grammar;
 // Every kind of problem, met.
 mod problems;
 // What a statement costs as data grows.
