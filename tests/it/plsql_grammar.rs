@@ -35,9 +35,7 @@ fn every_oracle_statement_is_one_by_oracles_grammar() {
             std::env::var_os("SENTINEL_TEST_REQUIRE_PLSQL").is_none(),
             "node or tests/plsql/node_modules is missing: run npm ci in tests/plsql"
         );
-        eprintln!(
-            "SKIPPED: sql/oracle is not parsed: install node and run npm ci in tests/plsql"
-        );
+        eprintln!("SKIPPED: sql/oracle is not parsed: install node and run npm ci in tests/plsql");
         return;
     }
     let answer = Command::new("node").arg("check.mjs").current_dir(&folder).output().unwrap();
@@ -90,7 +88,8 @@ fn a_variable_has_one_default_in_all_scripts() {
             variables.insert(name.to_string());
         }
     }
-    for wanted in ["sentinel_owner", "sentinel_service", "sentinel_producer", "sentinel_tablespace"] {
+    for wanted in ["sentinel_owner", "sentinel_service", "sentinel_producer", "sentinel_tablespace"]
+    {
         assert!(variables.contains(wanted), "{wanted}");
     }
 }
@@ -295,7 +294,10 @@ fn whatever_a_producer_calls_counts_its_own_errors_and_raises_none() {
         );
         assert!(own.ends_with(&handler), "{subprogram} ends in the handler");
         let declarations = own.split_once(" IS\n").unwrap().1.split_once("  BEGIN\n").unwrap().0;
-        assert!(!declarations.contains(":="), "{subprogram}: its handler does not see declarations");
+        assert!(
+            !declarations.contains(":="),
+            "{subprogram}: its handler does not see declarations"
+        );
     }
 }
 
