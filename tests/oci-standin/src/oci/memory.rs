@@ -4,7 +4,8 @@ use std::ffi::{c_char, c_int, c_void};
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
-use super::{ERROR, INVALID_HANDLE, NO_DATA, SUCCESS};
+use super::{ERROR, INVALID_HANDLE, NO_DATA, SUCCESS, answered};
+use crate::errors::OraError;
 use crate::handles::{self, Body};
 use crate::moment::Moment;
 
@@ -20,6 +21,7 @@ const SCALE_OR_SERVER: u32 = 6;
 const NULLABLE_OR_SESSION: u32 = 7;
 const TRANSACTION: u32 = 8;
 const ROW_COUNT: u32 = 9;
+const FUNCTION_CODE: u32 = 10;
 const PREFETCH_ROWS: u32 = 11;
 const COLUMNS: u32 = 18;
 const USER_NAME: u32 = 22;
@@ -316,12 +318,12 @@ unsafe extern "C" fn OCIAttrGet(
     place: *mut c_void,
     size: *mut u32,
     attribute: u32,
-    _error: *mut c_void,
+    error: *mut c_void,
 ) -> c_int {
     // SAFETY: a living handle; `place` has the type of the attribute.
     unsafe {
         let Some(found) = handles::find(handle) else { return INVALID_HANDLE };
-        match (&found.body, attribute) {
+        let status = match (&found.body, attribute) {
             (Body::Env(_), CHARSET_ID | NCHARSET_ID) => put(place, CHARACTER_SET),
             (Body::Service(service), SCALE_OR_SERVER) => put(place, service.server.load(Ordering::SeqCst)),
             (Body::Service(service), NULLABLE_OR_SESSION) => {
@@ -365,7 +367,12 @@ unsafe extern "C" fn OCIAttrGet(
                 _ => ERROR,
             },
             _ => ERROR,
+        };
+        if status == ERROR {
+            let unknown = OraError::beyond(format!("attribute {attribute} of this handle"));
+            return answered(error, Err(unknown));
         }
+        status
     }
 }
 
@@ -387,6 +394,7 @@ unsafe fn statement_attribute(
             // A cursor that a block opened was never prepared here.
             STATEMENT_KIND if state.open && prepared.kind == 0 => put(place, crate::sql::SELECT),
             STATEMENT_KIND => put(place, prepared.kind),
+            FUNCTION_CODE => put(place, prepared.function_code()),
             IS_RETURNING => put(place, i32::from(prepared.returning > 0)),
             COLUMNS => put(place, u32::try_from(state.columns.len()).unwrap_or(0)),
             BINDS => put(place, u32::try_from(prepared.names.len()).unwrap_or(0)),

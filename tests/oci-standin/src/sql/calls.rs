@@ -63,11 +63,12 @@ fn index(block: &Prepared, name: &str) -> usize {
 
 fn procedure(block: &Prepared, tokens: &[Token]) -> Option<Call> {
     let open = tokens.iter().position(|token| token.is("(")).unwrap_or(tokens.len());
-    let words: Vec<String> = tokens[..open]
-        .iter()
-        .filter(|token| !token.is("."))
-        .map(|token| token.text.to_lowercase())
-        .collect();
+    // Names with a dot between each two.
+    if tokens[..open].iter().enumerate().any(|(place, token)| (place % 2 == 1) != token.is(".")) {
+        return None;
+    }
+    let words: Vec<String> =
+        tokens[..open].iter().step_by(2).map(|token| token.text.to_lowercase()).collect();
     let [.., package, name] = words.as_slice() else { return None };
     let name = format!("{package}.{name}");
     let mut arguments = Vec::new();

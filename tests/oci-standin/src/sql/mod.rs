@@ -37,6 +37,24 @@ pub(crate) struct Prepared {
     pub returning: usize,
 }
 
+impl Prepared {
+    /// OCI's number of the command. The crate forgets the object types that it knows when one changes.
+    pub(crate) fn function_code(&self) -> u16 {
+        let second = dense(&cut(&self.text)).get(1).map(|token| token.text.to_uppercase());
+        match (self.kind, second.as_deref()) {
+            (INSERT, _) => 3,
+            (SELECT, _) => 4,
+            (UPDATE, _) => 5,
+            (DELETE, _) => 9,
+            (CREATE, Some("TABLE")) => 1,
+            (CREATE, Some("TYPE" | "OR")) => 77,
+            (DROP, Some("TYPE")) => 78,
+            (ALTER, Some("TYPE")) => 80,
+            _ => 0,
+        }
+    }
+}
+
 pub(crate) fn prepared(text: &str) -> Prepared {
     let tokens = dense(&cut(text));
     let first = tokens.first().map(|token| token.text.to_uppercase()).unwrap_or_default();

@@ -283,7 +283,7 @@ fn merge(mut tokens: Vec<Token>) -> Result<Vec<Token>> {
             (then..branch.len()).find(|at| branch[*at].is("WHERE") && depth_between(&branch, 0, *at) == 0)
         {
             let mut moved = branch.split_off(condition);
-            moved[0] = Token::new(Kind::Word, "AND (");
+            moved.splice(0..1, [Token::new(Kind::Word, "AND"), Token::new(Kind::Symbol, "(")]);
             moved.push(Token::new(Kind::Symbol, ")"));
             branch.splice(then..then, moved);
         }
@@ -364,7 +364,7 @@ mod tests {
                 "MERGE INTO t d USING (SELECT :1 k, :2 v FROM dual) s ON (d.k = s.k) WHEN MATCHED THEN UPDATE SET \
                  d.v = s.v, d.w = 1 WHERE d.v < s.v WHEN NOT MATCHED THEN INSERT (d.k, d.v) VALUES (s.k, s.v)"
             ),
-            "MERGE INTO t d USING (SELECT $1 k, $2 v FROM dual) s ON (d.k = s.k) WHEN MATCHED AND ( d.v < s.v) THEN \
+            "MERGE INTO t d USING (SELECT $1 k, $2 v FROM dual) s ON (d.k = s.k) WHEN MATCHED AND (d.v < s.v) THEN \
              UPDATE SET v = s.v, w = 1 WHEN NOT MATCHED THEN INSERT (k, v) VALUES (s.k, s.v)"
         );
     }
