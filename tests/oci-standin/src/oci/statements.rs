@@ -84,7 +84,9 @@ unsafe extern "C" fn OCIStmtGetBindInfo(
         if all.len() <= start {
             return NO_DATA;
         }
-        *found = i32::try_from(all.len() - start).unwrap_or(i32::MAX);
+        // How many there are in all; less than nothing where they are not all told yet.
+        let count = i32::try_from(all.len()).unwrap_or(i32::MAX);
+        *found = if all.len() - start > size as usize { -count } else { count };
         for (place, name) in all.iter().skip(start).take(size as usize).enumerate() {
             *names.add(place) = name.as_ptr().cast_mut().cast();
             *lengths.add(place) = u8::try_from(name.len()).unwrap_or(u8::MAX);

@@ -378,6 +378,29 @@ mod tests {
         );
     }
 
+    /// Run by hand with the folder of the statements, to have what PostgreSQL gets.
+    #[test]
+    fn every_statement_of_the_project_is_known() {
+        let own = concat!(env!("CARGO_MANIFEST_DIR"), "/../../sql/oracle/statements");
+        let folder = std::env::var("OCI_STANDIN_STATEMENTS").unwrap_or_else(|_| own.to_owned());
+        let Ok(entries) = std::fs::read_dir(&folder) else { return };
+        let mut refused = Vec::new();
+        for entry in entries {
+            let path = entry.unwrap().path();
+            let source = std::fs::read_to_string(&path).unwrap();
+            let prepared = prepared(source.trim());
+            if prepared.kind == super::super::BEGIN {
+                refused.extend(super::super::call(&prepared).err().map(|error| (path, error)));
+                continue;
+            }
+            match rewritten(&prepared) {
+                Ok(text) => println!("-- {}\n{text};", path.display()),
+                Err(error) => refused.push((path, error)),
+            }
+        }
+        assert!(refused.is_empty(), "{refused:?}");
+    }
+
     #[test]
     fn what_is_unknown_is_refused() {
         let refused = rewritten(&prepared("SELECT rowid FROM t")).unwrap_err();

@@ -14,7 +14,7 @@ fn units(text: &str) -> Vec<String> {
         let words: Vec<&str> = line.split_whitespace().collect();
         match words.as_slice() {
             ["DEFINE", name, "=", value] => variables.push(((*name).to_owned(), (*value).to_owned())),
-            ["SET" | "WHENEVER" | "PROMPT" | "EXIT", ..] if unit.trim().is_empty() => {}
+            ["SET" | "WHENEVER" | "PROMPT" | "EXIT", ..] if nothing(&unit) => {}
             ["/"] => units.push(std::mem::take(&mut unit)),
             _ => {
                 unit.push_str(line);
@@ -22,13 +22,18 @@ fn units(text: &str) -> Vec<String> {
             }
         }
     }
-    assert!(unit.lines().all(|line| line.trim().is_empty() || line.starts_with("--")), "{unit}");
+    assert!(nothing(&unit), "{unit}");
     for unit in &mut units {
         for (name, value) in &variables {
             *unit = unit.replace(&format!("&{name}."), value).replace(&format!("&{name}"), value);
         }
     }
     units
+}
+
+/// Only comments and blanks.
+fn nothing(text: &str) -> bool {
+    text.lines().all(|line| line.trim().is_empty() || line.starts_with("--"))
 }
 
 #[test]
