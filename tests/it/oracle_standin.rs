@@ -62,7 +62,8 @@ pub(crate) fn start() -> Option<Standin> {
 
 impl Postgres {
     fn start() -> Result<Self, String> {
-        let programs = programs().ok_or("PostgreSQL is not installed (Debian: apt install postgresql)")?;
+        let programs =
+            programs().ok_or("PostgreSQL is not installed (Debian: apt install postgresql)")?;
         let library = built();
         tidied();
         let name = format!("standin-{}", std::process::id());
@@ -73,12 +74,15 @@ impl Postgres {
         fs::create_dir(folder.join("lib")).expect("a folder for the library");
         // ODPI-C looks for this name; the library finds its folder by the file beside it.
         fs::copy(library, folder.join("lib/libclntsh.so")).expect("the library is copied");
-        fs::write(folder.join("lib/standin-folder"), folder.display().to_string()).expect("written");
+        fs::write(folder.join("lib/standin-folder"), folder.display().to_string())
+            .expect("written");
         let user = server_user();
         if let Some((user, group)) = user {
-            chown(folder.join("pg"), Some(user), Some(group)).expect("the server's folder is its own");
+            chown(folder.join("pg"), Some(user), Some(group))
+                .expect("the server's folder is its own");
         }
-        fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).expect("the folder is entered");
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o755))
+            .expect("the folder is entered");
         let lib = folder.join("lib");
         let keeper = keeper(&programs, &folder, user);
         let server = Self { folder, library: lib, user, programs, _keeper: keeper };
@@ -107,7 +111,18 @@ impl Postgres {
     fn program(&self, name: &str, database: &str) -> Command {
         let own = self.programs.join(name);
         let mut command = Command::new(if own.exists() { own } else { name.into() });
-        command.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-d", database]);
+        command.args([
+            "-X",
+            "-q",
+            "-A",
+            "-t",
+            "-v",
+            "ON_ERROR_STOP=1",
+            "-U",
+            "postgres",
+            "-d",
+            database,
+        ]);
         command.arg("-h").arg(self.folder.join("pg")).env_remove("PGSERVICE");
         if let Some((user, group)) = self.user {
             command.uid(user).gid(group).current_dir("/");
@@ -213,12 +228,16 @@ impl Standin {
     /// Moves the database's clock.
     pub(crate) fn forward(&self, pause: Duration) {
         let ms = pause.as_millis();
-        self.sql(&format!("UPDATE standin.setting SET clock_offset = clock_offset + interval '{ms} milliseconds'"));
+        self.sql(&format!(
+            "UPDATE standin.setting SET clock_offset = clock_offset + interval '{ms} milliseconds'"
+        ));
     }
 
     /// Starts or stops the queue.
     pub(crate) fn queue(&self, enqueue: bool, dequeue: bool) {
-        self.sql(&format!("UPDATE standin.setting SET enqueue_enabled = {enqueue}, dequeue_enabled = {dequeue}"));
+        self.sql(&format!(
+            "UPDATE standin.setting SET enqueue_enabled = {enqueue}, dequeue_enabled = {dequeue}"
+        ));
     }
 
     /// Ends all sessions, as an administrator does; returns how many.
@@ -259,7 +278,8 @@ fn root() -> &'static Path {
 fn tidied() {
     for entry in fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten() {
         let name = entry.file_name();
-        let process = name.to_str().and_then(|name| name.strip_prefix("standin-")?.parse::<u32>().ok());
+        let process =
+            name.to_str().and_then(|name| name.strip_prefix("standin-")?.parse::<u32>().ok());
         if process.is_some_and(|process| !Path::new("/proc").join(process.to_string()).exists()) {
             let _ = fs::remove_dir_all(entry.path());
         }
@@ -298,7 +318,9 @@ fn built() -> PathBuf {
     let root = root();
     let target = root.join("target/oci-standin");
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(["build", "--quiet", "--locked", "--manifest-path"]).arg(root.join(SOURCE).join("Cargo.toml"));
+    cargo
+        .args(["build", "--quiet", "--locked", "--manifest-path"])
+        .arg(root.join(SOURCE).join("Cargo.toml"));
     cargo.arg("--target-dir").arg(&target).current_dir(root);
     // What the outer build was asked for is not for this one.
     for (name, _) in std::env::vars_os() {

@@ -66,7 +66,8 @@ impl OraError {
             _ => "an error that a test asked for",
         };
         let mut error = Self::new(code, format!("{text} (stand-in)"));
-        error.fatal = matches!(code, 28 | 603 | 1012 | 1089 | 1092 | 3113 | 3114 | 3135 | 12537 | 12547);
+        error.fatal =
+            matches!(code, 28 | 603 | 1012 | 1089 | 1092 | 3113 | 3114 | 3135 | 12537 | 12547);
         error
     }
 
@@ -88,15 +89,23 @@ impl OraError {
             "23505" => (1, format!("unique constraint ({}) violated", own(constraint))),
             "23502" => (
                 1400,
-                format!("cannot insert NULL into (\"SENTINEL\".\"{}\".\"{}\")", upper(table), upper(column)),
+                format!(
+                    "cannot insert NULL into (\"SENTINEL\".\"{}\".\"{}\")",
+                    upper(table),
+                    upper(column)
+                ),
             ),
             "23514" => (2290, format!("check constraint ({}) violated", own(constraint))),
-            "23503" if message.contains("update or delete") => {
-                (2292, format!("integrity constraint ({}) violated - child record found", own(constraint)))
-            }
+            "23503" if message.contains("update or delete") => (
+                2292,
+                format!("integrity constraint ({}) violated - child record found", own(constraint)),
+            ),
             "23503" => (
                 2291,
-                format!("integrity constraint ({}) violated - parent key not found", own(constraint)),
+                format!(
+                    "integrity constraint ({}) violated - parent key not found",
+                    own(constraint)
+                ),
             ),
             "42P01" | "3F000" => (942, format!("table or view does not exist: {message}")),
             "42P07" => (955, format!("name is already used by an existing object: {message}")),
@@ -106,7 +115,10 @@ impl OraError {
             "42883" => (904, format!("invalid identifier, or beyond the stand-in: {message}")),
             "22001" => (12899, format!("value too large for column: {message}")),
             "22P02" => (1722, format!("invalid number: {message}")),
-            "22003" => (1438, format!("value larger than specified precision allowed for this column: {message}")),
+            "22003" => (
+                1438,
+                format!("value larger than specified precision allowed for this column: {message}"),
+            ),
             "22007" | "22008" => (1843, format!("not a valid month: {message}")),
             "22012" => (1476, "divisor is equal to zero".to_owned()),
             "21000" => (1427, format!("single-row subquery returns more than one row: {message}")),
@@ -125,7 +137,9 @@ impl OraError {
             "57P01" => return Self::of_number(28),
             "57P02" | "57P04" => return Self::of_number(1092),
             "57P03" => return Self::of_number(1033),
-            "3D000" => (12514, format!("TNS:listener does not currently know of service: {message}")),
+            "3D000" => {
+                (12514, format!("TNS:listener does not currently know of service: {message}"))
+            }
             _ => (600, format!("stand-in: PostgreSQL's {state}: {message}")),
         };
         let mut error = Self::new(code, text);

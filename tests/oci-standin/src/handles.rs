@@ -185,7 +185,8 @@ pub(crate) unsafe fn free(pointer: *mut c_void, kind: u32) {
         children.remove(&(pointer as usize));
     }
     if let Body::Env(children) = &handle.body {
-        let children = std::mem::take(&mut *children.lock().unwrap_or_else(PoisonError::into_inner));
+        let children =
+            std::mem::take(&mut *children.lock().unwrap_or_else(PoisonError::into_inner));
         for child in children {
             // SAFETY: what is in the set came from `give` and was not freed, or it would have left the set. Its parent
             // is unlinked first because that is being freed.

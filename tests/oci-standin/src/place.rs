@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::ffi::{CStr, OsStr, c_void};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::errors::{OraError, Result};
 use crate::faults::Faults;
@@ -23,7 +23,7 @@ pub(crate) struct Place {
 
 /// What counts calls has to outlive a connection and to be one for all: the third connect of a process is a place in
 /// time that no connection knows. Nothing else is global.
-static KNOWN: OnceLock<Mutex<HashMap<PathBuf, Weak<Place>>>> = OnceLock::new();
+static KNOWN: OnceLock<Mutex<HashMap<PathBuf, Arc<Place>>>> = OnceLock::new();
 
 impl Place {
     pub(crate) fn of_connect_string(text: &str) -> Result<Arc<Self>> {
@@ -38,13 +38,13 @@ impl Place {
         let control = folder.join("control").join(&database);
         let known = KNOWN.get_or_init(Mutex::default);
         let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(place) = known.get(&control).and_then(Weak::upgrade) {
+        if let Some(place) = known.get(&control).cloned() {
             return Ok(place);
         }
         let socket = folder.join("pg").join(".s.PGSQL.5432");
         let faults = Faults::steered_by(&control);
         let place = Arc::new(Self { socket, database, control: control.clone(), faults });
-        known.insert(control, Arc::downgrade(&place));
+        known.insert(control, Arc::clone(&place));
         Ok(place)
     }
 }
@@ -73,10 +73,14 @@ fn folder() -> Result<PathBuf> {
     if let Some(folder) = std::env::var_os("OCI_STANDIN_FOLDER") {
         return Ok(folder.into());
     }
-    let beside = library().and_then(|path| path.parent().map(|folder| folder.join("standin-folder")));
+    let beside =
+        library().and_then(|path| path.parent().map(|folder| folder.join("standin-folder")));
     let named = beside.and_then(|file| std::fs::read_to_string(file).ok());
     named.map(|name| PathBuf::from(name.trim())).ok_or_else(|| {
-        OraError::new(12560, "stand-in: neither OCI_STANDIN_FOLDER nor the file standin-folder beside it")
+        OraError::new(
+            12560,
+            "stand-in: neither OCI_STANDIN_FOLDER nor the file standin-folder beside it",
+        )
     })
 }
 

@@ -93,13 +93,18 @@ fn procedure(work: &Work<'_>, name: &str, arguments: &Arguments) -> Result<()> {
             // The twin has no partitions.
             give(work, dropped, b"0")
         }
-        _ if name.starts_with("dbms_application_info.") || name.starts_with("dbms_session.") => Ok(()),
+        _ if name.starts_with("dbms_application_info.") || name.starts_with("dbms_session.") => {
+            Ok(())
+        }
         _ => Err(OraError::new(6550, format!("the stand-in (not Oracle) has no procedure {name}"))),
     }
 }
 
 /// The arguments in the order of the parameters.
-fn named<'a, const N: usize>(arguments: &'a Arguments, names: [&str; N]) -> Result<[&'a Argument; N]> {
+fn named<'a, const N: usize>(
+    arguments: &'a Arguments,
+    names: [&str; N],
+) -> Result<[&'a Argument; N]> {
     let mut found = [None; N];
     for (place, (name, argument)) in arguments.iter().enumerate() {
         let place = match name {
@@ -121,7 +126,9 @@ fn wrong() -> OraError {
 
 fn value(work: &Work<'_>, argument: &Argument) -> Result<Value> {
     match argument {
-        Argument::Literal(text) => Ok(text.clone().map(|text| text.into_bytes().into_boxed_slice())),
+        Argument::Literal(text) => {
+            Ok(text.clone().map(|text| text.into_bytes().into_boxed_slice()))
+        }
         Argument::Bind(index) => {
             let (bind, slot) = work.slot(*index)?;
             // SAFETY: the caller's memory, as it was bound.
@@ -133,7 +140,9 @@ fn value(work: &Work<'_>, argument: &Argument) -> Result<Value> {
 fn number(work: &Work<'_>, argument: &Argument) -> Result<u64> {
     let value = value(work, argument)?.unwrap_or_default();
     let text = String::from_utf8_lossy(&value).into_owned();
-    text.parse().map_err(|_| OraError::new(6502, format!("PL/SQL: numeric or value error: {text:?} (stand-in)")))
+    text.parse().map_err(|_| {
+        OraError::new(6502, format!("PL/SQL: numeric or value error: {text:?} (stand-in)"))
+    })
 }
 
 fn give(work: &Work<'_>, argument: &Argument, text: &[u8]) -> Result<()> {
@@ -143,7 +152,12 @@ fn give(work: &Work<'_>, argument: &Argument, text: &[u8]) -> Result<()> {
     unsafe { slot.write(bind, 0, 0, Some(text)) }
 }
 
-fn hand_over(work: &Work<'_>, cursor: &Argument, columns: &[Column], rows: Vec<Vec<Value>>) -> Result<()> {
+fn hand_over(
+    work: &Work<'_>,
+    cursor: &Argument,
+    columns: &[Column],
+    rows: Vec<Vec<Value>>,
+) -> Result<()> {
     let Argument::Bind(index) = cursor else { return Err(wrong()) };
     let (_, slot) = work.slot(*index)?;
     // SAFETY: the caller's memory, as it was bound; the handle is a statement's.
@@ -152,7 +166,13 @@ fn hand_over(work: &Work<'_>, cursor: &Argument, columns: &[Column], rows: Vec<V
     Ok(())
 }
 
-fn answer(work: &Work<'_>, cursor: &Argument, text: &str, kinds: &[u32], values: Vec<Value>) -> Result<()> {
+fn answer(
+    work: &Work<'_>,
+    cursor: &Argument,
+    text: &str,
+    kinds: &[u32],
+    values: Vec<Value>,
+) -> Result<()> {
     let (columns, rows) =
         work.server.with(|session| session.rows(text, kinds, values, work.how(false)))?;
     hand_over(work, cursor, &columns, rows)
@@ -199,7 +219,13 @@ fn enqueue(work: &Work<'_>, arguments: &Arguments) -> Result<()> {
 }
 
 /// Takes messages, waiting for the first where there is none.
-fn dequeue(work: &Work<'_>, max: u64, wait_s: u64, exception: bool, cursor: &Argument) -> Result<()> {
+fn dequeue(
+    work: &Work<'_>,
+    max: u64,
+    wait_s: u64,
+    exception: bool,
+    cursor: &Argument,
+) -> Result<()> {
     let end = Instant::now() + Duration::from_secs(wait_s);
     let text = |text: String| Some(text.into_bytes().into_boxed_slice());
     loop {

@@ -115,12 +115,22 @@ impl Session {
             ("application_name", "oci-standin"),
         ];
         let wire = Wire::connect(&place.socket, &settings).map_err(|failure| match failure {
-            Failure::Lost(why) => OraError::new(12541, format!("TNS:no listener (stand-in: {why})")),
+            Failure::Lost(why) => {
+                OraError::new(12541, format!("TNS:no listener (stand-in: {why})"))
+            }
             other => OraError::of_failure(other, false),
         })?;
         let prepared = HashMap::new();
         let dequeued = Vec::new();
-        Ok(Self { wire, in_transaction: false, dequeued, listening: false, place, prepared, names: 0 })
+        Ok(Self {
+            wire,
+            in_transaction: false,
+            dequeued,
+            listening: false,
+            place,
+            prepared,
+            names: 0,
+        })
     }
 
     /// Runs a text that returns nothing of interest.
@@ -254,7 +264,9 @@ impl Session {
                 // It may have been prepared, or not.
                 self.wire.close_statement(&name);
                 self.wire.sync();
-                self.wire.finish(1, None).map_err(|failure| OraError::of_failure(failure, false))?;
+                self.wire
+                    .finish(1, None)
+                    .map_err(|failure| OraError::of_failure(failure, false))?;
             }
             return Ok(answers);
         }
@@ -301,7 +313,8 @@ impl Session {
         if !dequeued.is_empty() {
             let mut other = Self::open(Arc::clone(&self.place))?;
             let list: Vec<String> = dequeued.iter().map(ToString::to_string).collect();
-            let marked = other.simple(&format!("SELECT standin.attempted('{{{}}}')", list.join(",")));
+            let marked =
+                other.simple(&format!("SELECT standin.attempted('{{{}}}')", list.join(",")));
             other.wire.close();
             marked?;
         }

@@ -81,14 +81,16 @@ impl Statement {
     /// The bind at this place, made where there is none yet; its address stays.
     pub(crate) fn bind_at(&self, place: Place) -> *mut c_void {
         let mut binds = self.binds.lock().unwrap_or_else(PoisonError::into_inner);
-        let bind = binds.entry(place).or_insert_with(|| Box::new(boxed(Body::Bind(Bind::default()))));
+        let bind =
+            binds.entry(place).or_insert_with(|| Box::new(boxed(Body::Bind(Bind::default()))));
         std::ptr::from_mut(bind.as_mut()).cast()
     }
 
     pub(crate) fn define_at(&self, position: usize) -> *mut c_void {
         let mut defines = self.defines.lock().unwrap_or_else(PoisonError::into_inner);
-        let define =
-            defines.entry(position).or_insert_with(|| Box::new(boxed(Body::Define(Define::default()))));
+        let define = defines
+            .entry(position)
+            .or_insert_with(|| Box::new(boxed(Body::Define(Define::default()))));
         std::ptr::from_mut(define.as_mut()).cast()
     }
 
@@ -105,11 +107,21 @@ impl Statement {
     }
 
     /// Opens a cursor on rows that are all here already.
-    pub(crate) fn open(&self, service: usize, columns: &[Column], rows: Vec<Vec<Value>>, prefetch: usize) {
+    pub(crate) fn open(
+        &self,
+        service: usize,
+        columns: &[Column],
+        rows: Vec<Vec<Value>>,
+        prefetch: usize,
+    ) {
         let mut state = self.state();
         let mut columns: Vec<ColumnKind> = columns.iter().map(ColumnKind::of).collect();
         // ODPI-C describes a statement once, and reads the names as often as it is executed.
-        if columns.iter().map(|column| &column.name).eq(state.columns.iter().map(|column| &column.name)) {
+        if columns
+            .iter()
+            .map(|column| &column.name)
+            .eq(state.columns.iter().map(|column| &column.name))
+        {
             columns = std::mem::take(&mut state.columns);
         }
         *state = State {

@@ -191,7 +191,8 @@ impl Slot {
                 return Err(OraError::new(24343, "user defined callback error"));
             }
             // SAFETY: the indicator is null or points at one of the caller's indicators.
-            let null = unsafe { indicator.cast::<i16>().as_ref() }.is_some_and(|found| *found == NULL);
+            let null =
+                unsafe { indicator.cast::<i16>().as_ref() }.is_some_and(|found| *found == NULL);
             (at, null || at.is_null())
         } else {
             // SAFETY: arrays that are there have at least this many elements.
@@ -219,7 +220,10 @@ impl Slot {
                 CHR | VCS | AFC | LNG => {
                     let bytes = std::slice::from_raw_parts(at.cast::<u8>(), length);
                     if std::str::from_utf8(bytes).is_err() {
-                        return Err(OraError::new(29275, "partial multibyte character (stand-in: no UTF-8)"));
+                        return Err(OraError::new(
+                            29275,
+                            "partial multibyte character (stand-in: no UTF-8)",
+                        ));
                     }
                     return Ok((length > 0).then(|| bytes.into()));
                 }
@@ -265,15 +269,17 @@ impl Slot {
         if !calls {
             // SAFETY: arrays that are there have at least this many elements.
             unsafe {
-                if let Some(code) = self.codes.add(row).as_mut().filter(|_| !self.codes.is_null()) {
-                    *code = 0;
+                if !self.codes.is_null() {
+                    *self.codes.add(row) = 0;
                 }
                 if !self.indicators.is_null() {
                     *self.indicators.add(row) = if value.is_none() { NULL } else { 0 };
                 }
                 let Some(value) = value else { return Ok(()) };
-                let length = if self.lengths.is_null() { None } else { Some(&mut *self.lengths.add(row)) };
-                let code = if self.codes.is_null() { None } else { Some(&mut *self.codes.add(row)) };
+                let length =
+                    if self.lengths.is_null() { None } else { Some(&mut *self.lengths.add(row)) };
+                let code =
+                    if self.codes.is_null() { None } else { Some(&mut *self.codes.add(row)) };
                 return self.put(self.element(row), value, self.size, length, code);
             }
         }
@@ -326,12 +332,27 @@ impl Slot {
         // SAFETY: this is how OCI calls them; all out parameters are ours.
         let status = unsafe {
             match (self.define, self.give) {
-                (Some(define), _) => {
-                    define(self.context, handle, row, &mut at, &mut length, piece, &mut indicator, &mut code)
-                }
-                (None, Some(give)) => {
-                    give(self.context, handle, row, index, &mut at, &mut length, piece, &mut indicator, &mut code)
-                }
+                (Some(define), _) => define(
+                    self.context,
+                    handle,
+                    row,
+                    &mut at,
+                    &mut length,
+                    piece,
+                    &mut indicator,
+                    &mut code,
+                ),
+                (None, Some(give)) => give(
+                    self.context,
+                    handle,
+                    row,
+                    index,
+                    &mut at,
+                    &mut length,
+                    piece,
+                    &mut indicator,
+                    &mut code,
+                ),
                 (None, None) => CONTINUE,
             }
         };
@@ -350,13 +371,20 @@ impl Slot {
         code: Option<&mut u16>,
     ) -> Result<()> {
         let text = std::str::from_utf8(value).unwrap_or_default();
-        let no = || OraError::new(932, format!("inconsistent datatypes: {text:?} is no OCI type {}", self.kind));
+        let no = || {
+            OraError::new(
+                932,
+                format!("inconsistent datatypes: {text:?} is no OCI type {}", self.kind),
+            )
+        };
         let moment = || Moment::from_text(text).ok_or_else(no);
         // SAFETY: as for `read`; each arm writes what the asked kind says there is room for.
         unsafe {
             match self.kind {
                 CHR | VCS | AFC | LNG => put_bytes(at, value, room, length, code),
-                BIN | LBI => put_bytes(at, &from_hexadecimal(text).ok_or_else(no)?, room, length, code),
+                BIN | LBI => {
+                    put_bytes(at, &from_hexadecimal(text).ok_or_else(no)?, room, length, code)
+                }
                 VNU | NUM => {
                     let number = number::from_text(text).ok_or_else(no)?;
                     at.cast::<[u8; number::SIZE]>().write_unaligned(number);
@@ -434,5 +462,8 @@ fn hexadecimal(bytes: &[u8]) -> String {
 
 fn from_hexadecimal(text: &str) -> Option<Vec<u8>> {
     let digits = text.strip_prefix("\\x")?;
-    (0..digits.len()).step_by(2).map(|at| u8::from_str_radix(digits.get(at..at + 2)?, 16).ok()).collect()
+    (0..digits.len())
+        .step_by(2)
+        .map(|at| u8::from_str_radix(digits.get(at..at + 2)?, 16).ok())
+        .collect()
 }

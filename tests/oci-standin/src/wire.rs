@@ -273,7 +273,8 @@ impl Wire {
     }
 
     fn last_words(&mut self, error: io::Error) -> Failure {
-        while let Ok((kind, body)) = self.message(Some(Instant::now() + Duration::from_millis(200))) {
+        while let Ok((kind, body)) = self.message(Some(Instant::now() + Duration::from_millis(200)))
+        {
             if kind == b'E' {
                 return Failure::Refused(Box::new(refusal(&body)));
             }

@@ -1,8 +1,8 @@
 //! Connections and transactions. This module opens and ends sessions at the place that a connect string names.
 
 use std::ffi::{c_char, c_int, c_void};
-use std::sync::PoisonError;
 use std::sync::Arc;
+use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -64,7 +64,11 @@ unsafe extern "C" fn OCIServerAttach(
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn OCIServerDetach(server: *mut c_void, _error: *mut c_void, _mode: u32) -> c_int {
+unsafe extern "C" fn OCIServerDetach(
+    server: *mut c_void,
+    _error: *mut c_void,
+    _mode: u32,
+) -> c_int {
     // SAFETY: a server handle.
     if let Some(server) = unsafe { handles::server(server) } {
         let session = server.session.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -154,13 +158,21 @@ unsafe fn talk(
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn OCITransCommit(service: *mut c_void, error: *mut c_void, _flags: u32) -> c_int {
+unsafe extern "C" fn OCITransCommit(
+    service: *mut c_void,
+    error: *mut c_void,
+    _flags: u32,
+) -> c_int {
     // SAFETY: the caller's handles.
     unsafe { talk("OCITransCommit", "commit", service, error, Session::commit) }
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn OCITransRollback(service: *mut c_void, error: *mut c_void, _flags: u32) -> c_int {
+unsafe extern "C" fn OCITransRollback(
+    service: *mut c_void,
+    error: *mut c_void,
+    _flags: u32,
+) -> c_int {
     // SAFETY: the caller's handles.
     unsafe { talk("OCITransRollback", "rollback", service, error, Session::roll_back) }
 }

@@ -104,8 +104,14 @@ impl Work<'_> {
             sql::BEGIN | sql::DECLARE | sql::CALL => self.block().map(|()| Vec::new()),
             sql::CREATE | sql::DROP => self.define().map(|()| Vec::new()),
             sql::ALTER if sql::alter_session(&self.prepared.text).is_ok() => Ok(Vec::new()),
-            sql::ALTER => self.define().map(|()| Vec::new()),
-            _ => self.define().map(|()| Vec::new()),
+            _ => match self.prepared.text.trim().to_uppercase().as_str() {
+                "COMMIT" => self.server.with(Session::commit).map(|()| Vec::new()),
+                "ROLLBACK" => self.server.with(Session::roll_back).map(|()| Vec::new()),
+                _ => match self.prepared.text.trim().strip_prefix("EXPLAIN PLAN FOR ") {
+                    Some(text) => self.explained(text).map(|()| Vec::new()),
+                    None => self.define().map(|()| Vec::new()),
+                },
+            },
         }
     }
 
@@ -132,7 +138,8 @@ impl Work<'_> {
         let text = sql::rewritten(self.prepared)?;
         let given = self.prepared.names.len() - self.prepared.returning;
         let (kinds, rows) = self.values(given, self.rows)?;
-        let executed = self.server.with(|session| session.execute(&text, &kinds, &rows, self.how(true)))?;
+        let executed =
+            self.server.with(|session| session.execute(&text, &kinds, &rows, self.how(true)))?;
         self.returned(&executed)?;
         self.counted(executed)
     }
@@ -197,6 +204,16 @@ impl Work<'_> {
         self.server.with(|session| {
             session.commit()?;
             statements.iter().try_for_each(|statement| session.simple(statement))
+        })
+    }
+
+    /// Says whether the server understands a statement, and keeps no plan.
+    fn explained(&self, text: &str) -> Result<()> {
+        let text = sql::rewritten(&sql::prepared(text.trim()))?;
+        self.server.with(|session| {
+            session.commit()?;
+            session.simple(&format!("PREPARE explained AS {text}"))?;
+            session.simple("DEALLOCATE explained")
         })
     }
 

@@ -281,7 +281,9 @@ unsafe extern "C" fn OCIParamGet(
         }
         let Some(statement) = handles::statement(handle) else { return INVALID_HANDLE };
         let state = statement.state();
-        let Some(column) = state.columns.get((position as usize).wrapping_sub(1)) else { return ERROR };
+        let Some(column) = state.columns.get((position as usize).wrapping_sub(1)) else {
+            return ERROR;
+        };
         // The caller frees it, and reads the name from the copy only until then.
         *parameter = handles::give(std::ptr::null_mut(), Body::Parameter(column.clone()));
     }
@@ -325,7 +327,9 @@ unsafe extern "C" fn OCIAttrGet(
         let Some(found) = handles::find(handle) else { return INVALID_HANDLE };
         let status = match (&found.body, attribute) {
             (Body::Env(_), CHARSET_ID | NCHARSET_ID) => put(place, CHARACTER_SET),
-            (Body::Service(service), SCALE_OR_SERVER) => put(place, service.server.load(Ordering::SeqCst)),
+            (Body::Service(service), SCALE_OR_SERVER) => {
+                put(place, service.server.load(Ordering::SeqCst))
+            }
             (Body::Service(service), NULLABLE_OR_SESSION) => {
                 put(place, service.person.load(Ordering::SeqCst))
             }
@@ -353,8 +357,12 @@ unsafe extern "C" fn OCIAttrGet(
                 put(place, recorded.lock().unwrap_or_else(PoisonError::into_inner).offset)
             }
             (Body::Error(_), RECOVERABLE) => put(place, 0_i32),
-            (Body::Statement(statement), _) => statement_attribute(statement, place, size, attribute),
-            (Body::Bind(bind), ROWS_RETURNED) => put(place, bind.rows_returned.load(Ordering::SeqCst)),
+            (Body::Statement(statement), _) => {
+                statement_attribute(statement, place, size, attribute)
+            }
+            (Body::Bind(bind), ROWS_RETURNED) => {
+                put(place, bind.rows_returned.load(Ordering::SeqCst))
+            }
             (Body::Parameter(column), _) => match attribute {
                 DATA_TYPE => put(place, column.kind),
                 NAME => put_text(place, size, column.name.as_bytes()),
@@ -433,7 +441,9 @@ unsafe extern "C" fn OCIAttrSet(
         let Some(found) = handles::find(handle) else { return INVALID_HANDLE };
         let number = || value.cast::<u32>().read_unaligned();
         match (&found.body, attribute) {
-            (Body::Service(service), SCALE_OR_SERVER) => service.server.store(value, Ordering::SeqCst),
+            (Body::Service(service), SCALE_OR_SERVER) => {
+                service.server.store(value, Ordering::SeqCst)
+            }
             (Body::Service(service), NULLABLE_OR_SESSION) => {
                 service.person.store(value, Ordering::SeqCst);
             }
@@ -451,7 +461,8 @@ unsafe extern "C" fn OCIAttrSet(
                 let text = if value.is_null() || size == 0 {
                     String::new()
                 } else {
-                    String::from_utf8_lossy(std::slice::from_raw_parts(value.cast(), size as usize)).into()
+                    String::from_utf8_lossy(std::slice::from_raw_parts(value.cast(), size as usize))
+                        .into()
                 };
                 let mut person = person.lock().unwrap_or_else(PoisonError::into_inner);
                 match attribute {

@@ -42,14 +42,17 @@ pub(crate) struct Call<'a> {
 /// # Safety
 ///
 /// `service` is null or a service context, whose server was not freed.
-pub(crate) unsafe fn reached<'a>(service: *const c_void) -> Result<(&'a Server, &'a Service, Option<Instant>)> {
+pub(crate) unsafe fn reached<'a>(
+    service: *const c_void,
+) -> Result<(&'a Server, &'a Service, Option<Instant>)> {
     // SAFETY: the caller's promise.
     unsafe {
         let service = handles::service(service).ok_or_else(|| OraError::of_number(1012))?;
         let server = handles::server(service.server.load(Ordering::SeqCst));
         let server = server.ok_or_else(|| OraError::of_number(1012))?;
         let timeout = service.call_timeout_ms.load(Ordering::SeqCst);
-        let deadline = (timeout > 0).then(|| Instant::now() + Duration::from_millis(timeout.into()));
+        let deadline =
+            (timeout > 0).then(|| Instant::now() + Duration::from_millis(timeout.into()));
         Ok((server, service, deadline))
     }
 }
@@ -79,7 +82,11 @@ pub(crate) unsafe fn answered(error: *mut c_void, done: Result<c_int>) -> c_int 
 /// # Safety
 ///
 /// `error` is null or an error handle.
-pub(crate) unsafe fn warned(error: *mut c_void, warning: OraError, rows: Vec<(u32, OraError)>) -> c_int {
+pub(crate) unsafe fn warned(
+    error: *mut c_void,
+    warning: OraError,
+    rows: Vec<(u32, OraError)>,
+) -> c_int {
     // SAFETY: the caller's promise.
     if let Some(recorded) = unsafe { handles::recorded(error) } {
         let mut recorded = recorded.lock().unwrap_or_else(PoisonError::into_inner);
@@ -101,7 +108,8 @@ pub(crate) unsafe fn called(
     let Call { symbol, server, text, deadline } = call;
     let module = server.trips.lock().unwrap_or_else(PoisonError::into_inner).module().to_owned();
     let place = server.place();
-    let effects = place.as_ref().map_or_else(Vec::new, |place| place.faults.hit(symbol, text, &module));
+    let effects =
+        place.as_ref().map_or_else(Vec::new, |place| place.faults.hit(symbol, text, &module));
     let mut lose_after = false;
     let mut warning = None;
     for effect in effects {

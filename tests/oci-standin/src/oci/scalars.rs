@@ -42,7 +42,9 @@ unsafe extern "C" fn OCINumberFromInt(
 ) -> c_int {
     if size != 8 {
         // SAFETY: an error handle.
-        return unsafe { answered(error, Err(OraError::beyond(format!("integers of {size} bytes")))) };
+        return unsafe {
+            answered(error, Err(OraError::beyond(format!("integers of {size} bytes"))))
+        };
     }
     // SAFETY: an integer of 8 bytes.
     unsafe {
@@ -67,8 +69,12 @@ unsafe extern "C" fn OCINumberToInt(
         let text = number::to_text(&value.cast::<Number>().read_unaligned());
         let whole = text.split('.').next().unwrap_or_default();
         let fits = match (size, sign) {
-            (8, SIGNED) => whole.parse().map(|value| target.cast::<i64>().write_unaligned(value)).is_ok(),
-            (8, _) => whole.parse().map(|value| target.cast::<u64>().write_unaligned(value)).is_ok(),
+            (8, SIGNED) => {
+                whole.parse().map(|value| target.cast::<i64>().write_unaligned(value)).is_ok()
+            }
+            (8, _) => {
+                whole.parse().map(|value| target.cast::<u64>().write_unaligned(value)).is_ok()
+            }
             _ => false,
         };
         if fits { SUCCESS } else { answered(error, Err(OraError::new(22053, "overflow error"))) }
@@ -135,7 +141,12 @@ unsafe extern "C" fn OCIDateTimeConstruct(
             None => return unsafe { answered(error, Err(OraError::beyond("named time zones"))) },
         }
     }
-    if !(1..=12).contains(&month) || !(1..=31).contains(&day) || hour > 23 || minute > 59 || second > 59 {
+    if !(1..=12).contains(&month)
+        || !(1..=31).contains(&day)
+        || hour > 23
+        || minute > 59
+        || second > 59
+    {
         // SAFETY: an error handle.
         return unsafe { answered(error, Err(OraError::new(1843, "not a valid month"))) };
     }
@@ -260,7 +271,12 @@ unsafe extern "C" fn OCINlsCharSetConvert(
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn OCINlsCharSetIdToName(_env: *mut c_void, name: *mut c_char, room: usize, _id: u16) -> c_int {
+unsafe extern "C" fn OCINlsCharSetIdToName(
+    _env: *mut c_void,
+    name: *mut c_char,
+    room: usize,
+    _id: u16,
+) -> c_int {
     // SAFETY: a buffer of this size.
     unsafe { put_name(name, room, b"AL32UTF8\0") }
 }

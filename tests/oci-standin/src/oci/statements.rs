@@ -189,7 +189,16 @@ fn slot(
     // A LONG is bound with the greatest size there is.
     let dynamic = mode & DYNAMIC != 0 && size == i64::from(i32::MAX);
     let size = usize::try_from(size).unwrap_or(0);
-    Slot { value, size, kind, indicators: indicators.cast(), lengths, codes, dynamic, ..Slot::default() }
+    Slot {
+        value,
+        size,
+        kind,
+        indicators: indicators.cast(),
+        lengths,
+        codes,
+        dynamic,
+        ..Slot::default()
+    }
 }
 
 #[unsafe(no_mangle)]

@@ -14,9 +14,16 @@ pub(crate) enum Argument {
 #[derive(Debug, Clone)]
 pub(crate) enum Call {
     /// `package.procedure` in lower case, without the owner, and its arguments; a name where one was given.
-    Procedure { name: String, arguments: Vec<(Option<String>, Argument)> },
+    Procedure {
+        name: String,
+        arguments: Vec<(Option<String>, Argument)>,
+    },
     /// `OPEN :cursor FOR SELECT …`, with the placeholders of the query by index.
-    Open { cursor: usize, query: Prepared, binds: Vec<usize> },
+    Open {
+        cursor: usize,
+        query: Prepared,
+        binds: Vec<usize>,
+    },
     Commit,
     Rollback,
 }
@@ -79,7 +86,9 @@ fn procedure(block: &Prepared, tokens: &[Token]) -> Option<Call> {
         }
         for argument in tokens[open + 1..end].split(|token| token.is(",")) {
             let (named, value) = match argument {
-                [named, arrow, value @ ..] if arrow.is("=>") => (Some(named.text.to_lowercase()), value),
+                [named, arrow, value @ ..] if arrow.is("=>") => {
+                    (Some(named.text.to_lowercase()), value)
+                }
                 value => (None, value),
             };
             let value = match value {
@@ -88,7 +97,9 @@ fn procedure(block: &Prepared, tokens: &[Token]) -> Option<Call> {
                 [one] if matches!(one.kind, Kind::Text | Kind::Number) => {
                     Argument::Literal(Some(one.text.clone()))
                 }
-                [one] if one.is("TRUE") || one.is("FALSE") => Argument::Literal(Some(one.text.clone())),
+                [one] if one.is("TRUE") || one.is("FALSE") => {
+                    Argument::Literal(Some(one.text.clone()))
+                }
                 _ => return None,
             };
             arguments.push((named, value));
@@ -104,8 +115,9 @@ mod tests {
 
     #[test]
     fn arguments_come_by_place_and_by_name() {
-        let calls =
-            call(&prepared("BEGIN sentinel.Sentinel_Svc.dequeue_batch(:max, p_wait => :wait_s, p_cur => :cur); END;"));
+        let calls = call(&prepared(
+            "BEGIN sentinel.Sentinel_Svc.dequeue_batch(:max, p_wait => :wait_s, p_cur => :cur); END;",
+        ));
         let calls = calls.unwrap();
         let [Call::Procedure { name, arguments }] = calls.as_slice() else { panic!("{calls:?}") };
         assert_eq!(name, "sentinel_svc.dequeue_batch");
@@ -119,15 +131,24 @@ mod tests {
 
     #[test]
     fn a_cursor_may_be_opened_behind_a_call() {
-        let block = prepared("BEGIN sentinel_svc.set_tenant(:t); OPEN :c FOR SELECT a FROM t WHERE b = :t; END;");
+        let block = prepared(
+            "BEGIN sentinel_svc.set_tenant(:t); OPEN :c FOR SELECT a FROM t WHERE b = :t; END;",
+        );
         let calls = call(&block).unwrap();
-        let [_, Call::Open { cursor, query, binds }] = calls.as_slice() else { panic!("{calls:?}") };
-        assert_eq!((*cursor, query.text.as_str(), binds.as_slice()), (1, "SELECT a FROM t WHERE b = :T", [0].as_slice()));
+        let [_, Call::Open { cursor, query, binds }] = calls.as_slice() else {
+            panic!("{calls:?}")
+        };
+        assert_eq!(
+            (*cursor, query.text.as_str(), binds.as_slice()),
+            (1, "SELECT a FROM t WHERE b = :T", [0].as_slice())
+        );
     }
 
     #[test]
     fn any_other_block_is_refused() {
-        for text in ["BEGIN IF 1 = 1 THEN x.y; END IF; END;", "DECLARE a NUMBER; BEGIN a := 1; END;"] {
+        for text in
+            ["BEGIN IF 1 = 1 THEN x.y; END IF; END;", "DECLARE a NUMBER; BEGIN a := 1; END;"]
+        {
             assert_eq!(call(&prepared(text)).unwrap_err().code, 6550, "{text}");
         }
     }

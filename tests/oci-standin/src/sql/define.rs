@@ -27,7 +27,8 @@ pub(crate) fn install(block: &str) -> Result<Option<Vec<String>>> {
         }
     }
     // The one fact that a script writes: the twin has no partitions.
-    let decides = tokens.iter().any(|token| token.kind == Kind::Text && token.text == "partitioning");
+    let decides =
+        tokens.iter().any(|token| token.kind == Kind::Text && token.text == "partitioning");
     if decides && has("INSERT") {
         statements.push(
             "INSERT INTO sentinel_setting (name, value) VALUES ('partitioning', 'OFF') ON CONFLICT (name) DO NOTHING"
@@ -40,28 +41,34 @@ pub(crate) fn install(block: &str) -> Result<Option<Vec<String>>> {
 /// The statements that make the twin of a table or an index; none for what needs no twin.
 pub(crate) fn table_or_index(text: &str) -> Result<Vec<String>> {
     let tokens = dense(&cut(text));
-    let word = |place: usize| tokens.get(place).map(|token| token.text.to_uppercase()).unwrap_or_default();
+    let word =
+        |place: usize| tokens.get(place).map(|token| token.text.to_uppercase()).unwrap_or_default();
     match (word(0).as_str(), word(1).as_str(), word(2).as_str()) {
         ("CREATE", "TABLE", _) => table(&tokens, 2),
         ("CREATE", "GLOBAL", "TEMPORARY") => Err(OraError::beyond("a temporary table")),
         ("CREATE", "INDEX", _) => index(&tokens),
         ("CREATE", "UNIQUE", "INDEX") => index(&tokens),
-        ("CREATE", "SEQUENCE", _) => Ok(vec![format!("CREATE SEQUENCE {}", word(2).to_lowercase())]),
+        ("CREATE", "SEQUENCE", _) => {
+            Ok(vec![format!("CREATE SEQUENCE {}", word(2).to_lowercase())])
+        }
         ("CREATE", "VIEW", _) | ("CREATE", "OR", _) if word(1) == "VIEW" || word(3) == "VIEW" => {
             let mut tokens = tokens;
             types(&mut tokens);
             Ok(vec![joined(&tokens)])
         }
-        ("CREATE", "TYPE" | "PACKAGE" | "CONTEXT" | "SYNONYM" | "TRIGGER" | "PUBLIC" | "OR" | "USER" | "ROLE", _) => {
-            Ok(Vec::new())
-        }
+        (
+            "CREATE",
+            "TYPE" | "PACKAGE" | "CONTEXT" | "SYNONYM" | "TRIGGER" | "PUBLIC" | "OR" | "USER"
+            | "ROLE",
+            _,
+        ) => Ok(Vec::new()),
         ("DROP", "TABLE" | "INDEX" | "SEQUENCE" | "VIEW", _) => {
             let end = tokens.iter().position(|token| token.is("PURGE") || token.is("CASCADE"));
             Ok(vec![joined(&tokens[..end.unwrap_or(tokens.len())])])
         }
-        ("DROP", _, _) | ("ALTER", "PACKAGE" | "TYPE" | "INDEX", _) | ("GRANT" | "REVOKE" | "COMMENT", _, _) => {
-            Ok(Vec::new())
-        }
+        ("DROP", _, _)
+        | ("ALTER", "PACKAGE" | "TYPE" | "INDEX", _)
+        | ("GRANT" | "REVOKE" | "COMMENT", _, _) => Ok(Vec::new()),
         ("TRUNCATE", "TABLE", _) => Ok(vec![joined(&tokens)]),
         _ => Err(OraError::beyond(text)),
     }
@@ -90,7 +97,9 @@ fn table(tokens: &[Token], name: usize) -> Result<Vec<String>> {
             }
         }
         part.retain(|token| !["ENABLE", "VISIBLE", "INVISIBLE"].iter().any(|word| token.is(word)));
-        if let Some(on) = part.windows(3).position(|three| three[0].is("DEFAULT") && three[1].is("ON")) {
+        if let Some(on) =
+            part.windows(3).position(|three| three[0].is("DEFAULT") && three[1].is("ON"))
+        {
             part.drain(on + 1..=on + 2);
         }
         super::rewrite::words(&mut part)?;

@@ -87,7 +87,7 @@ pub(crate) fn prepared(text: &str) -> Prepared {
             }
         }
         // A name in the definition of a trigger is no placeholder.
-        CREATE | DROP | ALTER => {}
+        CREATE | DROP | ALTER | 0 => {}
         _ => {
             names = binds(&tokens);
             if let Some(into) = into_of_returning(&tokens) {
@@ -128,7 +128,8 @@ pub(crate) fn alter_session(text: &str) -> Result<()> {
     match words.as_slice() {
         ["ALTER", "SESSION", "SET", rest @ ..] => {
             for pair in rest.chunks(3) {
-                let known = pair.len() == 3 && pair[1] == "=" && SESSION_SETTINGS.contains(&pair[0]);
+                let known =
+                    pair.len() == 3 && pair[1] == "=" && SESSION_SETTINGS.contains(&pair[0]);
                 if !known {
                     return Err(OraError::beyond(format!("setting {}", pair.join(" "))));
                 }

@@ -43,7 +43,9 @@ impl Token {
         match self.kind {
             Kind::Text => format!("'{}'", self.text.replace('\'', "''")),
             Kind::Quoted => format!("\"{}\"", self.text.to_lowercase()),
-            Kind::Space | Kind::Word | Kind::Number | Kind::Bind | Kind::Symbol => self.text.clone(),
+            Kind::Space | Kind::Word | Kind::Number | Kind::Bind | Kind::Symbol => {
+                self.text.clone()
+            }
         }
     }
 }
@@ -112,7 +114,9 @@ fn next(rest: &str, first: char) -> (Token, usize) {
     if first.is_alphabetic() || first == '_' {
         return taken(rest, Kind::Word, in_a_name);
     }
-    if first == ':' && rest[1..].starts_with(|letter: char| letter.is_alphanumeric() || letter == '_') {
+    if first == ':'
+        && rest[1..].starts_with(|letter: char| letter.is_alphanumeric() || letter == '_')
+    {
         let (name, length) = taken(&rest[1..], Kind::Bind, in_a_name);
         return (Token::new(Kind::Bind, name.text.to_uppercase()), length + 1);
     }

@@ -10,8 +10,7 @@ use oracle::sql_type::{OracleType, RefCursor, Timestamp};
 use super::{As, code, connect, standin_or_skip, varchar};
 
 const DEQUEUE: &str = "BEGIN sentinel_svc.dequeue_batch(:max, :wait_s, :cur); END;";
-const ENQUEUE: &str =
-    "BEGIN sentinel_svc.enqueue(:event_id, :event_type, :process_id, :tenant_id, :priority, :payload); END;";
+const ENQUEUE: &str = "BEGIN sentinel_svc.enqueue(:event_id, :event_type, :process_id, :tenant_id, :priority, :payload); END;";
 
 pub(crate) fn enqueue(connection: &Connection, id: &str, priority: i64, payload: &str) {
     connection
@@ -30,7 +29,11 @@ pub(crate) fn enqueue(connection: &Connection, id: &str, priority: i64, payload:
 }
 
 /// Event ids with their attempts.
-pub(crate) fn dequeue(connection: &Connection, max: i64, wait_s: i64) -> oracle::Result<Vec<(String, i64)>> {
+pub(crate) fn dequeue(
+    connection: &Connection,
+    max: i64,
+    wait_s: i64,
+) -> oracle::Result<Vec<(String, i64)>> {
     let mut statement = connection.statement(DEQUEUE).build()?;
     statement.execute(&[&max, &wait_s, &OracleType::RefCursor])?;
     let mut cursor: RefCursor = statement.bind_value(3)?;
@@ -59,8 +62,16 @@ fn a_message_comes_with_all_its_columns() {
     let row = cursor.query_row().unwrap();
     let names: Vec<&str> = row.column_info().iter().map(oracle::ColumnInfo::name).collect();
     let expected = [
-        "MSGID", "ATTEMPTS", "ENQ_TIME", "PRIORITY", "EVENT_ID", "EVENT_TYPE", "PROCESS_ID", "TENANT_ID",
-        "TIMESTAMP_UTC", "PAYLOAD",
+        "MSGID",
+        "ATTEMPTS",
+        "ENQ_TIME",
+        "PRIORITY",
+        "EVENT_ID",
+        "EVENT_TYPE",
+        "PROCESS_ID",
+        "TENANT_ID",
+        "TIMESTAMP_UTC",
+        "PAYLOAD",
     ];
     assert_eq!(names, expected);
     assert_eq!(row.get::<_, String>(0).unwrap().len(), 32);
@@ -96,7 +107,9 @@ fn many_messages_go_in_one_batch() {
     batch.set_type(5, &OracleType::Number(10, 0)).unwrap();
     batch.set_type(6, &OracleType::Varchar2(4000)).unwrap();
     for number in 0..500 {
-        batch.append_row(&[&format!("e{number}"), &"ENVELOPE", &"p", &"acme", &5_i64, &"{}"]).unwrap();
+        batch
+            .append_row(&[&format!("e{number}"), &"ENVELOPE", &"p", &"acme", &5_i64, &"{}"])
+            .unwrap();
     }
     batch.execute().unwrap();
     connection.commit().unwrap();
@@ -123,7 +136,10 @@ fn a_rollback_brings_messages_back_later_with_one_attempt_more() {
     statement.execute(&[&10_i64, &OracleType::RefCursor]).unwrap();
     let mut cursor: RefCursor = statement.bind_value(2).unwrap();
     let row = cursor.query_row().unwrap();
-    assert_eq!((row.get::<_, String>("EVENT_ID").unwrap().as_str(), row.get::<_, i64>(1).unwrap()), ("a", 4));
+    assert_eq!(
+        (row.get::<_, String>("EVENT_ID").unwrap().as_str(), row.get::<_, i64>(1).unwrap()),
+        ("a", 4)
+    );
     connection.commit().unwrap();
     assert_eq!(standin.sql("SELECT count(*) FROM standin.message"), "0");
 }
@@ -183,14 +199,17 @@ fn a_stopped_queue_says_so() {
     let connection = connect(&standin);
     standin.queue(false, false);
     assert_eq!(code(dequeue(&connection, 10, 0)), 25226);
-    let mut statement = connection.statement("BEGIN sentinel_svc.queue_state(:cur); END;").build().unwrap();
+    let mut statement =
+        connection.statement("BEGIN sentinel_svc.queue_state(:cur); END;").build().unwrap();
     statement.execute(&[&OracleType::RefCursor]).unwrap();
     let mut cursor: RefCursor = statement.bind_value(1).unwrap();
     let states: Vec<(String, String, String, i64)> = cursor
         .query()
         .unwrap()
         .map(|row| row.unwrap())
-        .map(|row| (row.get(0).unwrap(), row.get(1).unwrap(), row.get(2).unwrap(), row.get(3).unwrap()))
+        .map(|row| {
+            (row.get(0).unwrap(), row.get(1).unwrap(), row.get(2).unwrap(), row.get(3).unwrap())
+        })
         .collect();
     assert_eq!(states[0], ("SENTINEL_QUEUE".to_owned(), "NO".to_owned(), "NO".to_owned(), 0));
     standin.queue(true, true);

@@ -13,7 +13,9 @@ fn units(text: &str) -> Vec<String> {
     for line in text.lines() {
         let words: Vec<&str> = line.split_whitespace().collect();
         match words.as_slice() {
-            ["DEFINE", name, "=", value] => variables.push(((*name).to_owned(), (*value).to_owned())),
+            ["DEFINE", name, "=", value] => {
+                variables.push(((*name).to_owned(), (*value).to_owned()))
+            }
             ["SET" | "WHENEVER" | "PROMPT" | "EXIT", ..] if nothing(&unit) => {}
             ["/"] => units.push(std::mem::take(&mut unit)),
             _ => {
@@ -45,14 +47,19 @@ fn every_script_runs_and_runs_again() {
         eprintln!("SKIPPED: {} has no scripts yet", folder.display());
         return;
     };
-    let mut scripts: Vec<_> = entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_file()).collect();
+    let mut scripts: Vec<_> =
+        entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_file()).collect();
     scripts.sort();
     let connection = connect(&standin);
     for _ in 0..2 {
         for script in &scripts {
             let name = script.file_name().unwrap().to_string_lossy().into_owned();
             // Grants and row security have no twin, and nobody uninstalls here.
-            if !(name.starts_with("001") || name.starts_with("002") || name.starts_with("003") || name.starts_with("004")) {
+            if !(name.starts_with("001")
+                || name.starts_with("002")
+                || name.starts_with("003")
+                || name.starts_with("004"))
+            {
                 continue;
             }
             for unit in units(&fs::read_to_string(script).unwrap()) {
@@ -61,12 +68,14 @@ fn every_script_runs_and_runs_again() {
             }
         }
     }
-    let tables: i64 =
-        connection.query_row_as("SELECT COUNT(*) FROM all_tables WHERE owner = 'SENTINEL'", &[]).unwrap();
+    let tables: i64 = connection
+        .query_row_as("SELECT COUNT(*) FROM all_tables WHERE owner = 'SENTINEL'", &[])
+        .unwrap();
     assert!(tables >= 20, "{tables}");
     let insert = "INSERT INTO process_registry (tenant_id, process_id, status, config) VALUES (:1, :2, :3, :4)";
     let row = |status: &str, config: &str| {
-        connection.execute(insert, &[&varchar("t"), &varchar("p"), &varchar(status), &varchar(config)])
+        connection
+            .execute(insert, &[&varchar("t"), &varchar("p"), &varchar(status), &varchar(config)])
     };
     assert_eq!(code(row("NEVER", "{}")), 2290);
     assert_eq!(code(row("ACTIVE", "{")), 2290);

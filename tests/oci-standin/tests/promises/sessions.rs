@@ -74,7 +74,8 @@ fn many_threads_have_many_connections() {
             scope.spawn(move || {
                 for _ in 0..5 {
                     let connection = connect(standin);
-                    let found: i64 = connection.query_row_as("SELECT :1 + 1 FROM dual", &[&number]).unwrap();
+                    let found: i64 =
+                        connection.query_row_as("SELECT :1 + 1 FROM dual", &[&number]).unwrap();
                     assert_eq!(found, number + 1);
                     connection.close().unwrap();
                 }
@@ -98,7 +99,8 @@ fn round_trips_are_those_that_oracle_s_client_would_make() {
     // One row comes with the execution; two need a fetch for the end, with two rows prefetched.
     connection.query_row_as::<i64>("SELECT 1 FROM dual", &[]).unwrap();
     assert_eq!((trips("execute") - before, trips("fetch")), (1, 0));
-    let rows = connection.query_as::<i64>("SELECT 1 FROM dual UNION ALL SELECT 2 FROM dual", &[]).unwrap();
+    let rows =
+        connection.query_as::<i64>("SELECT 1 FROM dual UNION ALL SELECT 2 FROM dual", &[]).unwrap();
     assert_eq!(rows.count(), 2);
     assert_eq!((trips("execute") - before, trips("fetch")), (2, 1));
     super::queue::enqueue(&connection, "a", 5, "{}");

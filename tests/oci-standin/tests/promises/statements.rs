@@ -28,7 +28,8 @@ fn values_come_back_as_they_went() {
     let connection = connect(&standin);
     table(&connection);
     let at = Timestamp::new(2026, 1, 28, 10, 30, 0, 123_456_000).unwrap();
-    let insert = "INSERT INTO t (k, v, at, body, raw, share) VALUES (:k, :v, :at, :body, :raw, :share)";
+    let insert =
+        "INSERT INTO t (k, v, at, body, raw, share) VALUES (:k, :v, :at, :body, :raw, :share)";
     let raw = [1_u8, 2, 255];
     connection
         .execute_named(
@@ -77,14 +78,19 @@ fn one_name_may_stand_twice_and_there_may_be_many() {
     let standin = standin_or_skip!();
     let connection = connect(&standin);
     let named: String = connection
-        .query_row_as_named("SELECT :a || :b || :a FROM dual", &[("a", &varchar("x")), ("b", &varchar("y"))])
+        .query_row_as_named(
+            "SELECT :a || :b || :a FROM dual",
+            &[("a", &varchar("x")), ("b", &varchar("y"))],
+        )
         .unwrap();
     assert_eq!(named, "xyx");
     // More names than ODPI-C asks for at once.
     let names: Vec<String> = (1..=20).map(|number| format!(":n{number}")).collect();
     let numbers: Vec<i64> = (1..=20).collect();
     let bound: Vec<&dyn ToSql> = numbers.iter().map(|number| number as &dyn ToSql).collect();
-    let sum: i64 = connection.query_row_as(&format!("SELECT {} FROM dual", names.join(" + ")), &bound).unwrap();
+    let sum: i64 = connection
+        .query_row_as(&format!("SELECT {} FROM dual", names.join(" + ")), &bound)
+        .unwrap();
     assert_eq!(sum, 210);
 }
 
@@ -92,8 +98,10 @@ fn one_name_may_stand_twice_and_there_may_be_many() {
 fn a_statement_can_be_executed_many_times() {
     let standin = standin_or_skip!();
     let connection = connect(&standin);
-    let mut statement =
-        connection.statement("SELECT :n AS number_of, 'row ' || TO_CHAR(:n) AS label FROM dual").build().unwrap();
+    let mut statement = connection
+        .statement("SELECT :n AS number_of, 'row ' || TO_CHAR(:n) AS label FROM dual")
+        .build()
+        .unwrap();
     for number in 0..50_i64 {
         let rows = statement.query_as_named::<(i64, String)>(&[("n", &number)]).unwrap();
         let all: Vec<(i64, String)> = rows.map(Result::unwrap).collect();
@@ -106,7 +114,8 @@ fn a_thousand_rows_go_in_one_batch() {
     let standin = standin_or_skip!();
     let connection = connect(&standin);
     table(&connection);
-    let insert = "INSERT INTO t (k, v, at, body) VALUES (:1, :2, SYS_EXTRACT_UTC(SYSTIMESTAMP), :3)";
+    let insert =
+        "INSERT INTO t (k, v, at, body) VALUES (:1, :2, SYS_EXTRACT_UTC(SYSTIMESTAMP), :3)";
     let mut batch = connection.batch(insert, 1000).build().unwrap();
     batch.set_type(1, &OracleType::Varchar2(20)).unwrap();
     batch.set_type(2, &OracleType::Number(10, 0)).unwrap();
@@ -117,11 +126,14 @@ fn a_thousand_rows_go_in_one_batch() {
     }
     batch.execute().unwrap();
     connection.commit().unwrap();
-    let (rows, letters): (i64, i64) =
-        connection.query_row_as("SELECT COUNT(*), SUM(DBMS_LOB.GETLENGTH(body)) FROM t", &[]).unwrap();
+    let (rows, letters): (i64, i64) = connection
+        .query_row_as("SELECT COUNT(*), SUM(DBMS_LOB.GETLENGTH(body)) FROM t", &[])
+        .unwrap();
     assert_eq!((rows, letters), (1000, 500_500));
     // More rows than one fetch brings.
-    let rows = connection.query_as::<(String, String)>("SELECT k, body FROM t ORDER BY v, k", &[]).unwrap();
+    let rows = connection
+        .query_as::<(String, String)>("SELECT k, body FROM t ORDER BY v, k", &[])
+        .unwrap();
     let all: Vec<(String, String)> = rows.map(Result::unwrap).collect();
     assert_eq!(all.len(), 1000);
 }
@@ -132,7 +144,8 @@ fn a_batch_goes_on_behind_rows_that_fail_and_says_which() {
     let connection = connect(&standin);
     table(&connection);
     let insert = "INSERT INTO t (k, v) VALUES (:1, :2)";
-    let mut batch = connection.batch(insert, 10).with_batch_errors().with_row_counts().build().unwrap();
+    let mut batch =
+        connection.batch(insert, 10).with_batch_errors().with_row_counts().build().unwrap();
     batch.set_type(1, &OracleType::Varchar2(20)).unwrap();
     let rows: [(&str, i64); 7] =
         [("a", 1), ("b", 5000), ("c", 2), ("a", 3), ("d", 4), ("e", 1000), ("f", 6)];
@@ -147,7 +160,8 @@ fn a_batch_goes_on_behind_rows_that_fail_and_says_which() {
     assert_eq!(errors, [(1, 2290), (3, 1), (5, 2290)]);
     assert_eq!(batch.row_counts().unwrap(), [1, 0, 1, 0, 1, 0, 1]);
     connection.commit().unwrap();
-    let keys: String = connection.query_row_as("SELECT STRING_AGG(k, ',' ORDER BY k) FROM t", &[]).unwrap();
+    let keys: String =
+        connection.query_row_as("SELECT STRING_AGG(k, ',' ORDER BY k) FROM t", &[]).unwrap();
     assert_eq!(keys, "a,c,d,f");
 }
 
@@ -264,7 +278,8 @@ fn what_the_stand_in_does_not_know_is_refused_by_name() {
         let bound = &bound[..usize::from(sql.contains(':'))];
         let mut statement = connection.statement(sql).build().unwrap();
         let query = statement.is_query();
-        let refused = if query { statement.query(bound).map(|_| ()) } else { statement.execute(bound) };
+        let refused =
+            if query { statement.query(bound).map(|_| ()) } else { statement.execute(bound) };
         let message = refused.unwrap_err().to_string();
         assert!(message.contains("stand-in"), "{sql}: {message}");
     }
