@@ -317,7 +317,6 @@ impl Slot {
         }
     }
 
-    #[expect(clippy::type_complexity, reason = "the out parameters of the callback, as they come")]
     unsafe fn ask(
         &self,
         handle: *mut c_void,
