@@ -1,7 +1,7 @@
 -- What Oracle has and PostgreSQL has not, as far as the project's statements use it; and the queue. The harness runs this
 -- once in the template of all databases. The project's own tables come from sql/oracle/002, through the stand-in.
 --
--- The schema `standin` stands before pg_catalog in the search path, so what is defined here wins.
+-- The search path of a session is sentinel, standin, pg_catalog: what is defined here wins over what PostgreSQL has.
 CREATE SCHEMA standin;
 CREATE SCHEMA sentinel;
 SET search_path = standin, sentinel, pg_catalog;

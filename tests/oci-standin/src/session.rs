@@ -111,7 +111,7 @@ impl Session {
             ("TimeZone", "UTC"),
             ("bytea_output", "hex"),
             ("client_min_messages", "error"),
-            ("search_path", "standin, sentinel, pg_catalog"),
+            ("search_path", "sentinel, standin, pg_catalog"),
             ("application_name", "oci-standin"),
         ];
         let wire = Wire::connect(&place.socket, &settings).map_err(|failure| match failure {
