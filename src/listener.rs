@@ -173,18 +173,22 @@ impl Listener {
             match self.settle(session, &claim.messages, claim.drained, None) {
                 Err(StoreError::Refused { call, source }) => {
                     log::error!("{call}: a batch is refused, its messages go one by one: {source}");
-                    Ok(None)
+                    Ok(Attempt::Refused)
                 }
-                other => other.map(Some),
+                Err(StoreError::Released { call, source }) => {
+                    log::warn!("{call}: a batch is claimed again: {source}");
+                    Ok(Attempt::Released)
+                }
+                other => other.map(Attempt::Settled),
             }
         })?;
         match attempt {
-            None => Ok(false),
-            Some(Some(settled)) => {
+            None | Some(Attempt::Released) => Ok(false),
+            Some(Attempt::Settled(settled)) => {
                 self.note(settled);
                 Ok(true)
             }
-            Some(None) => self.apply_one_by_one(session, claim, stop, jitter),
+            Some(Attempt::Refused) => self.apply_one_by_one(session, claim, stop, jitter),
         }
     }
 
@@ -201,12 +205,16 @@ impl Listener {
             let settled = self.persist("settle", stop, jitter, || {
                 match self.settle(session, one, false, None) {
                     Err(StoreError::Refused { call, source }) => {
-                        self.settle(session, one, false, Some(format!("{call}: {source}")))
+                        self.settle(session, one, false, Some(format!("{call}: {source}"))).map(Some)
                     }
-                    other => other,
+                    Err(StoreError::Released { call, source }) => {
+                        log::warn!("{call}: what is left of a batch is claimed again: {source}");
+                        Ok(None)
+                    }
+                    other => other.map(Some),
                 }
             })?;
-            match settled {
+            match settled.flatten() {
                 Some(settled) => self.note(settled),
                 None => return Ok(false),
             }
@@ -321,6 +329,14 @@ fn linger(settled: usize) -> Duration {
     let per_message =
         LINGER_PER_MESSAGE * u32::try_from(settled.min(BATCH_MAX)).unwrap_or(u32::MAX);
     (LINGER_MIN + per_message).min(LINGER_MAX)
+}
+
+/// How an attempt at a whole batch came out.
+enum Attempt {
+    Settled(Settled),
+    Refused,
+    /// The queue has the messages again.
+    Released,
 }
 
 /// What a committed attempt leaves to be counted.

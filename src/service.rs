@@ -15,7 +15,7 @@ use crossbeam::channel::{self, Receiver, Sender};
 use parking_lot::Mutex;
 
 use crate::component::{Component, End};
-use crate::config::{Config, Mode};
+use crate::config::{Config, Database, Mode, OracleDatabase};
 use crate::domain::process::Policy;
 use crate::domain::time::Timestamp;
 use crate::http::auth::{Authenticator, Refresher};
@@ -29,6 +29,7 @@ use crate::reaper::{self, Clocks, Reaper};
 use crate::room::Rooms;
 use crate::routes::lobby::Lobby;
 use crate::routes::{Desk, Shared};
+use crate::store::oracle::{self, Oracle};
 use crate::store::sqlite::{Settings, Sqlite};
 use crate::store::{IntakeSession, Store, WriteState};
 use crate::telemetry::metrics::{Metrics, ThreadLabel};
@@ -67,7 +68,7 @@ pub struct Service {
     draining: Arc<AtomicBool>,
     front: Front,
     loops: FrontHandle,
-    store: Arc<Sqlite>,
+    store: Arc<dyn Store>,
     metrics: Arc<Metrics>,
     shared: Arc<Shared>,
     drain: Duration,
@@ -109,8 +110,12 @@ impl Service {
         let metrics = Arc::new(Metrics::new());
         let (says_ended, ended) = channel::unbounded();
         let policy = policy(config);
-        let settings = Settings { clock: Arc::clone(&clock), ..settings(config) };
-        let store = Arc::new(Sqlite::open(settings)?);
+        let store = open_store(config, &clock)?;
+        // Receipts and silence go by the store's clock, which may be that of another machine (law 4).
+        let clock: Clock = {
+            let store = Arc::clone(&store);
+            Arc::new(move || store.now())
+        };
         let (authenticator, keys) =
             Authenticator::new(config).context("the keys that tokens are checked with")?;
         let front = Front::bind(config.listen, config.metrics, config.http_loops, limits(config))
@@ -121,7 +126,7 @@ impl Service {
         let draining = Arc::new(AtomicBool::new(false));
         let threads = Arc::new(Threads::default());
         let shared = Arc::new(Shared {
-            store: Arc::clone(&store) as Arc<dyn Store>,
+            store: Arc::clone(&store),
             authenticator,
             postings: postings.clone(),
             event_rooms: Rooms::new(config.queue_capacity),
@@ -187,9 +192,11 @@ impl Service {
             inward.push(keeper::start(store.keeper()?, keeper, ended.clone())?);
         }
         if parts.listener {
-            let listener = self.listener(clock, policy, &watermark);
-            let session = self.shared.live.announcing_events(store.listener()?);
-            inward.push(listener::start(0, session, listener, ended.clone())?);
+            for n in 0..config.listener_threads {
+                let listener = self.listener(clock, policy, &watermark);
+                let session = self.shared.live.announcing_events(store.listener()?);
+                inward.push(listener::start(n, session, listener, ended.clone())?);
+            }
         }
         for n in 0..config.log_writer_threads {
             let shedding = {
@@ -289,7 +296,7 @@ impl Service {
     }
 
     /// The store of this service.
-    pub fn store(&self) -> &Arc<Sqlite> {
+    pub fn store(&self) -> &Arc<dyn Store> {
         &self.store
     }
 
@@ -411,7 +418,37 @@ fn stage(name: &str) -> &str {
     name.split_once('-').map_or(name, |(stage, _)| stage)
 }
 
-/// What of the configuration the store goes by.
+/// Opens the store that the configuration names.
+fn open_store(config: &Config, clock: &Clock) -> anyhow::Result<Arc<dyn Store>> {
+    Ok(match &config.database {
+        Database::Embedded => {
+            let settings = Settings { clock: Arc::clone(clock), ..settings(config) };
+            Arc::new(Sqlite::open(settings)?)
+        }
+        Database::Oracle(database) => {
+            let settings = oracle::Settings {
+                policy: policy(config),
+                retention: config.retention,
+                idempotency: config.idempotency_window,
+                clock: Arc::clone(clock),
+                ..oracle_settings(database)
+            };
+            Arc::new(Oracle::open(settings)?)
+        }
+    })
+}
+
+/// What of the address an Oracle store goes by; the rest are the defaults of the contract.
+pub fn oracle_settings(database: &OracleDatabase) -> oracle::Settings {
+    oracle::Settings {
+        schema: database.schema.clone(),
+        queue: database.queue.clone(),
+        care: database.care(),
+        ..oracle::Settings::new(database.address.clone())
+    }
+}
+
+/// What of the configuration the embedded store goes by.
 pub fn settings(config: &Config) -> Settings {
     Settings {
         policy: policy(config),

@@ -27,6 +27,7 @@ pub struct BackupArgs {
 /// When the store cannot be read or the copy not be written.
 pub fn run(args: &BackupArgs, overrides: Overrides) -> anyhow::Result<()> {
     let (config, _warnings) = super::load(overrides)?;
+    super::embedded_only(&config, "back the database up with its own tools (RMAN)")?;
     let manifest = sqlite::backup(&config.data_folder, &args.folder, super::now())?;
     super::print(&format!("{}: {manifest}", args.folder.display()))?;
     Ok(())

@@ -89,8 +89,12 @@ fn code_of_store_error(error: &StoreError) -> Code {
         StoreError::Corrupt { .. } => Code::DataDamaged,
         // The lock of the folder: within a running service a busy database is waited for.
         StoreError::Busy { .. } => Code::Locked,
-        StoreError::NoSpace { .. } | StoreError::Disconnected { .. } => Code::Unavailable,
-        StoreError::Refused { .. } | StoreError::Other { .. } => Code::ThreadEnded,
+        StoreError::NoSpace { .. }
+        | StoreError::Disconnected { .. }
+        | StoreError::Unreachable { .. } => Code::Unavailable,
+        StoreError::Released { .. } | StoreError::Refused { .. } | StoreError::Other { .. } => {
+            Code::ThreadEnded
+        }
     }
 }
 
@@ -113,6 +117,8 @@ mod tests {
         assert_eq!(code_of(&corrupt.into()).number(), 65);
         let gone = StoreError::Disconnected { call: "open", source: source() };
         assert_eq!(code_of(&gone.into()).number(), 69);
+        let unreachable = StoreError::Unreachable { call: "open", source: source() };
+        assert_eq!(code_of(&unreachable.into()).number(), 69);
         let locked = Exit::new(Code::Locked, "another instance holds the folder");
         assert_eq!(code_of(&anyhow::Error::from(locked).context("cannot start")).number(), 75);
         assert_eq!(code_of(&Problems::default().into()).number(), 78);

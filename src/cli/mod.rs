@@ -23,7 +23,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 
 use self::exit::{Code, Exit};
-use crate::config::{Config, Overrides, Warning};
+use crate::config::{Config, Database, Overrides, Warning};
 use crate::domain::time::Timestamp;
 
 const EXAMPLES: &str = "\
@@ -38,7 +38,8 @@ Exit codes: 0 clean stop; 1 a client command failed; 2 usage; 65 the store's fil
 store cannot be reached; 70 a thread ended uninvited; 71 the system refuses a port or a thread; 74 input/output error on a commit; 75 another \
 instance holds the store; 78 configuration. `sentinel run` ends with the code of its command.";
 
-const DATABASE_HELP: &str = "Where the store is, instead of SENTINEL_DATABASE: sqlite://PATH";
+const DATABASE_HELP: &str =
+    "Where the store is, instead of SENTINEL_DATABASE: sqlite://PATH, oracle://ALIAS or oracle://HOST:PORT/SERVICE";
 const BIND_HELP: &str = "Where to listen, instead of SENTINEL_LISTEN_ADDRESS and SENTINEL_HTTP_PORT: tcp://ADDRESS:PORT";
 
 /// Knows what every long-running process is doing
@@ -139,6 +140,17 @@ fn dispatch(command_line: CommandLine) -> anyhow::Result<ExitCode> {
 fn load(overrides: Overrides) -> Result<(Config, Vec<Warning>), Exit> {
     Config::from_environment(overrides)
         .map_err(|problems| Exit::new(Code::Configuration, problems.to_string()))
+}
+
+/// Refuses a command that is about the files of the embedded store.
+fn embedded_only(config: &Config, instead: &str) -> Result<(), Exit> {
+    match config.database {
+        Database::Embedded => Ok(()),
+        Database::Oracle(_) => Err(Exit::new(
+            Code::Configuration,
+            format!("this is for the embedded store, and an Oracle database is configured: {instead}"),
+        )),
+    }
 }
 
 /// Prints the result of a command. A reader that has gone away (`| head`) is no failure.

@@ -13,7 +13,7 @@ use super::client::escaped;
 use super::exit::{self, Code, Exit};
 use super::watchdog::{self, Watchdog};
 use crate::component::Component;
-use crate::config::{Config, Mode, Warning};
+use crate::config::{Config, Database, Mode, Warning};
 use crate::service::{Parts, Service, Waiting, wall_clock};
 use crate::store::{StoreError, sqlite};
 use crate::telemetry::logging;
@@ -24,6 +24,8 @@ const SIGNALS_MAX: usize = 8;
 const STORE_PATIENCE: Duration = Duration::from_secs(60);
 /// Between two looks at a store that is out of reach.
 const STORE_PAUSE: Duration = Duration::from_millis(500);
+/// Between two attempts at a database that is out of reach.
+const DATABASE_PAUSE: Duration = Duration::from_secs(5);
 
 /// Serves until it is told to stop.
 ///
@@ -87,6 +89,7 @@ fn start(config: &Config, signals: &Receiver<i32>) -> anyhow::Result<Option<Serv
         if !mendable || begun.elapsed() >= STORE_PATIENCE {
             return Err(error);
         }
+        let tried = Instant::now();
         let waiting = Waiting::start(config, &format!("{error:#}"))?;
         // Only what a start would try is worth a new attempt, and a look costs nothing.
         let told = loop {
@@ -94,7 +97,11 @@ fn start(config: &Config, signals: &Receiver<i32>) -> anyhow::Result<Option<Serv
                 Ok(SIGHUP) | Err(RecvTimeoutError::Timeout) => {}
                 Ok(_) | Err(RecvTimeoutError::Disconnected) => break true,
             }
-            let is_mended = sqlite::can_write(&config.data_folder);
+            let is_mended = match config.database {
+                Database::Embedded => sqlite::can_write(&config.data_folder),
+                // An attempt is the only look there is, and each costs the database a session.
+                Database::Oracle(_) => tried.elapsed() >= DATABASE_PAUSE,
+            };
             if is_mended || begun.elapsed() >= STORE_PATIENCE {
                 break false;
             }

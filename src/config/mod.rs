@@ -9,6 +9,7 @@ mod client;
 mod listen;
 mod log;
 mod mode;
+mod oracle;
 mod problems;
 mod raw;
 mod reader;
@@ -23,6 +24,7 @@ use std::time::Duration;
 pub use client::Client;
 pub use log::{LogFilter, LogFormat, LogSettings};
 pub use mode::{Mode, Provider};
+pub use oracle::{Database, OracleDatabase};
 pub use problems::{Problem, Problems, Warning};
 pub use raw::{Given, Origin, Overrides, RawConfig, Surroundings};
 pub use variables::{Support, VARIABLES, Variable};
@@ -33,6 +35,10 @@ use variables::NONE;
 
 const HOUR_S: u64 = 3600;
 const DAY_S: u64 = 24 * HOUR_S;
+/// Workers and listeners where nobody says how many.
+const EMBEDDED_WORKERS: u64 = 2;
+const ORACLE_WORKERS: u64 = 4;
+const ORACLE_LISTENERS: u64 = 2;
 /// The folder of the embedded store where systemd names none.
 const DATA_FOLDER: &str = "./sentinel-data";
 
@@ -46,6 +52,8 @@ pub enum DefaultRole {
 /// What the configuration means.
 #[derive(Debug, Clone)]
 pub struct Config {
+    /// Which store it is.
+    pub database: Database,
     /// The folder of the embedded store, of the development key and of the lock.
     pub data_folder: PathBuf,
     /// Where the API listens. Port 0: any free port.
@@ -104,7 +112,11 @@ impl Config {
         let raw = RawConfig::gather(surroundings, |_| true, &mut problems, &mut warnings);
         let mut reader = Reader::new(&raw, &mut problems);
         refuse_what_is_missing(&mut reader);
-        warn_of_what_does_nothing(&mut reader, &mut warnings);
+        let database = oracle::database(&mut reader);
+        let is_oracle = oracle::is_named(&reader);
+        if !is_oracle {
+            oracle::warn_of_what_does_nothing(&reader, &mut warnings);
+        }
         let data_folder = data_folder(&mut reader, &raw);
         let mode = mode::mode(&mut reader, surroundings);
         let listen = listen::listen(&mut reader, &raw, &mode);
@@ -119,6 +131,9 @@ impl Config {
         }
         if mode == Mode::Development {
             mode::refuse_development_in_production(&mut reader, &raw, listen.ip());
+            if is_oracle && reader.is_given("SENTINEL_DATABASE") {
+                reader.problem("SENTINEL_DATABASE", mode::RULES_OUT_DEVELOPMENT);
+            }
         }
         let plaintext = reader.word("SENTINEL_PLAINTEXT", NONE, &[("allow", ())]);
         if mode != Mode::Development && !listen.ip().is_loopback() && plaintext.is_none() {
@@ -141,15 +156,27 @@ impl Config {
         let connections_max = reader.count("SENTINEL_MAX_CONNECTIONS", 1..=1_000_000);
         let loops = if surroundings.cores <= 3 { 1 } else { surroundings.cores / 2 };
         let loops = u64::try_from(loops.min(64)).unwrap_or(1);
+        // Reads of a database wait for the network, so more of them are under way at once.
+        let workers = reader.number_or(
+            "SENTINEL_WORKER_THREADS",
+            if is_oracle { ORACLE_WORKERS } else { EMBEDDED_WORKERS },
+            1..=256,
+        );
+        let listeners = if is_oracle {
+            reader.number_or("SENTINEL_LISTENER_THREADS", ORACLE_LISTENERS, 1..=64)
+        } else {
+            listener_threads(&mut reader, &mut warnings)
+        };
         let config = Self {
+            database,
             listen,
             metrics: (metrics_port != 0).then(|| SocketAddr::new(listen.ip(), metrics_port)),
             mode,
             default_role,
             http_loops: usize::try_from(reader.number_or("SENTINEL_HTTP_LOOPS", loops, 1..=64))
                 .unwrap_or(1),
-            worker_threads: reader.count("SENTINEL_WORKER_THREADS", 1..=256),
-            listener_threads: listener_threads(&mut reader, &mut warnings),
+            worker_threads: usize::try_from(workers).unwrap_or(1),
+            listener_threads: usize::try_from(listeners).unwrap_or(1),
             log_writer_threads: reader.count("SENTINEL_LOG_WRITER_THREADS", 1..=16),
             queue_capacity: reader.count("SENTINEL_QUEUE_CAPACITY", 1..=1_000_000),
             log_batch_rows: reader.count("SENTINEL_LOG_BATCH_SIZE", 1..=100_000),
@@ -170,6 +197,16 @@ impl Config {
             effective: Vec::new(),
         };
         check_pairs(&mut reader, &config);
+        if let Database::Oracle(database) = &config.database {
+            let (workers, listeners) = (config.worker_threads, config.listener_threads);
+            oracle::check_sessions(
+                &mut reader,
+                database,
+                workers,
+                listeners,
+                config.log_writer_threads,
+            );
+        }
         let effective = reader.finish();
         if problems.0.is_empty() {
             Ok((Self { effective, ..config }, warnings))
@@ -209,29 +246,6 @@ fn refuse_what_is_missing(reader: &mut Reader<'_>) {
     }
 }
 
-fn warn_of_what_does_nothing(reader: &mut Reader<'_>, warnings: &mut Vec<Warning>) {
-    reader.text_or_default("SENTINEL_QUEUE_NAME");
-    let pool_min = reader.number("POOL_MIN_CONNECTIONS", 0..=1_000);
-    let pool_max = reader.number("POOL_MAX_CONNECTIONS", 1..=1_000);
-    if pool_min > pool_max {
-        reader.problems.add(
-            "POOL_MIN_CONNECTIONS and POOL_MAX_CONNECTIONS",
-            format!("the least, {pool_min}, is above the most, {pool_max}; change one of them"),
-        );
-    }
-    reader.seconds("SENTINEL_SESSION_PING_SEC", 1, 1..=DAY_S);
-    reader.seconds("SENTINEL_SESSION_MAX_LIFETIME_SEC", 1, 60..=DAY_S);
-    reader.number("SENTINEL_SESSION_CONNECT_WAIT_MS", 100..=600_000);
-    for variable in VARIABLES.iter().filter(|variable| variable.support == Support::OracleOnly) {
-        if reader.is_given(variable.name) {
-            warnings.push(Warning {
-                name: variable.name.to_string(),
-                what: "does nothing with the embedded store".to_string(),
-            });
-        }
-    }
-}
-
 fn data_folder(reader: &mut Reader<'_>, raw: &RawConfig) -> PathBuf {
     // systemd separates several folders by colons; the first one is ours.
     let default = raw
@@ -243,11 +257,9 @@ fn data_folder(reader: &mut Reader<'_>, raw: &RawConfig) -> PathBuf {
         return PathBuf::from(default);
     };
     if text.starts_with("oracle://") {
-        reader.problem(
-            "SENTINEL_DATABASE",
-            "oracle:// is not supported by this build yet; use sqlite://PATH",
-        );
-    } else if let Some(path) = text.strip_prefix("sqlite://") {
+        return PathBuf::from(default);
+    }
+    if let Some(path) = text.strip_prefix("sqlite://") {
         if path.is_empty() {
             reader.problem("SENTINEL_DATABASE", "sqlite:// names no folder; write sqlite://PATH");
         }
@@ -268,16 +280,16 @@ fn data_folder(reader: &mut Reader<'_>, raw: &RawConfig) -> PathBuf {
         // The text may hold a password, so it is not repeated.
         reader.problem(
             "SENTINEL_DATABASE",
-            "is not sqlite://PATH, such as sqlite:///var/lib/sentinel",
+            "is neither sqlite://PATH, such as sqlite:///var/lib/sentinel, nor oracle://ALIAS",
         );
     }
     PathBuf::from(default)
 }
 
 /// The embedded store has one queue with one cursor, so there is one listener.
-fn listener_threads(reader: &mut Reader<'_>, warnings: &mut Vec<Warning>) -> usize {
+fn listener_threads(reader: &mut Reader<'_>, warnings: &mut Vec<Warning>) -> u64 {
     const NAME: &str = "SENTINEL_LISTENER_THREADS";
-    if reader.count(NAME, 1..=64) > 1 {
+    if reader.number(NAME, 1..=64) > 1 {
         reader.note(NAME, "1", &Origin::Default);
         warnings.push(Warning {
             name: NAME.to_string(),

@@ -12,6 +12,9 @@ use super::web_address::{WebAddress, WebAddressError};
 /// More audiences than this are a mistake.
 const AUDIENCES_MAX: usize = 32;
 const SET_ISSUER: &str = "set OAUTH2_ISSUER_URI to your identity provider";
+/// What is said of a setting that no development machine has.
+pub(super) const RULES_OUT_DEVELOPMENT: &str =
+    "rules out development mode; set OAUTH2_ISSUER_URI to your identity provider, or unset it";
 
 /// Who vouches for callers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -135,7 +138,7 @@ pub(super) fn refuse_development_in_production(
         "SENTINEL_METRICS_TLS_CLIENT_CA_FILE",
     ] {
         if reader.is_given(name) {
-            reader.problem(name, format!("rules out development mode; {SET_ISSUER}, or unset it"));
+            reader.problem(name, RULES_OUT_DEVELOPMENT);
         }
     }
     for name in ["NOTIFY_SOCKET", "KUBERNETES_SERVICE_HOST"] {

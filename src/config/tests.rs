@@ -155,16 +155,15 @@ fn every_way_to_get_it_wrong_is_named_with_what_to_do() {
         ),
         (
             &[("SENTINEL_DATABASE", "postgres://x")],
-            "SENTINEL_DATABASE: is not sqlite://PATH, such as sqlite:///var/lib/sentinel",
+            "SENTINEL_DATABASE: is neither sqlite://PATH, such as sqlite:///var/lib/sentinel, nor oracle://ALIAS",
         ),
         (
             &[("SENTINEL_DATABASE", "oracle://db")],
-            "SENTINEL_DATABASE: oracle:// is not supported by this build yet; use sqlite://PATH",
+            "SENTINEL_DATABASE: rules out development mode; set OAUTH2_ISSUER_URI to your identity provider, or unset it",
         ),
         (
             &[ISSUER, PLAINTEXT, ("ORACLE_HOST", "db"), ("SENTINEL_DATABASE", "sqlite:///x")],
-            "ORACLE_HOST: is not supported by this build yet; unset it\n\
-             SENTINEL_DATABASE and ORACLE_HOST: name two different stores; unset one of them",
+            "SENTINEL_DATABASE and ORACLE_HOST: name two different stores; unset one of them",
         ),
         (
             &[("SENTINEL_WORKER_BIND", "tcp://127.0.0.1:5555")],
@@ -176,12 +175,11 @@ fn every_way_to_get_it_wrong_is_named_with_what_to_do() {
         ),
         (
             &[("ORACLE_PASSWORD_FILE", "/nowhere")],
-            "ORACLE_PASSWORD_FILE: is not supported by this build yet; unset it",
+            "ORACLE_PASSWORD_FILE: cannot read /nowhere: no such file; name a file that the service may read",
         ),
         (
             &[("ORACLE_CONNECT_STRING", "db")],
-            "ORACLE_CONNECT_STRING: is not supported by this build yet; unset it\n\
-             ORACLE_CONNECT_STRING: rules out development mode; set OAUTH2_ISSUER_URI to your identity provider, or unset it",
+            "ORACLE_CONNECT_STRING: rules out development mode; set OAUTH2_ISSUER_URI to your identity provider, or unset it",
         ),
         (
             &[("SENTINEL_TLS_CERT_FILE", "/cert")],
@@ -433,4 +431,38 @@ fn a_client_works_where_no_service_could_start() {
     assert_eq!(client.token.as_deref(), Some("s3cret"));
     assert_eq!(client.data_folder, PathBuf::from("./sentinel-data"));
     assert!(!format!("{client:?}").contains("s3cret"));
+}
+
+#[test]
+fn an_oracle_address_means_an_oracle_store_with_its_own_defaults() {
+    for named in [
+        ("SENTINEL_DATABASE", "oracle://ALIAS"),
+        ("ORACLE_TNS_NAME", "ALIAS"),
+        ("ORACLE_CONNECT_STRING", "ALIAS"),
+    ] {
+        let (config, warnings) = world(&[ISSUER, PLAINTEXT, named]).load().unwrap();
+        let Database::Oracle(database) = &config.database else { panic!("{named:?}") };
+        assert_eq!(database.address.connect, "ALIAS");
+        assert_eq!((database.schema.as_str(), database.queue.as_str()), ("SENTINEL", "SENTINEL_QUEUE"));
+        assert_eq!((config.worker_threads, config.listener_threads), (4, 2));
+        assert_eq!(warnings.len(), 0, "{warnings:?}");
+    }
+}
+
+#[test]
+fn an_oracle_store_needs_a_session_for_each_thread() {
+    let base = [ISSUER, PLAINTEXT, ("ORACLE_TNS_NAME", "ALIAS")];
+    let with = |more: &[(&'static str, &'static str)]| {
+        let all: Vec<_> = base.iter().chain(more).copied().collect();
+        world(&all).load()
+    };
+    let problems = with(&[("POOL_MAX_CONNECTIONS", "9")]).unwrap_err().to_string();
+    for word in ["POOL_MAX_CONNECTIONS", "9", "10 threads", "SENTINEL_WORKER_THREADS"] {
+        assert!(problems.contains(word), "{word}: {problems}");
+    }
+    with(&[("POOL_MAX_CONNECTIONS", "10")]).unwrap();
+    let problems = with(&[("SENTINEL_QUEUE_NAME", "a b")]).unwrap_err().to_string();
+    assert!(problems.contains("SENTINEL_QUEUE_NAME"), "{problems}");
+    let two = with(&[("SENTINEL_DATABASE", "oracle://OTHER")]).unwrap_err().to_string();
+    assert!(two.contains("SENTINEL_DATABASE and ORACLE_TNS_NAME"), "{two}");
 }

@@ -8,8 +8,6 @@ pub enum Support {
     Full,
     /// Setting it is refused, so that nobody believes it did something.
     NotYet,
-    /// It is read and checked, and means something with an Oracle store only.
-    OracleOnly,
 }
 
 /// One setting: what it is called, what it is worth when nobody sets it, and what it does.
@@ -41,10 +39,6 @@ const fn not_yet(name: &'static str, default: &'static str, meaning: &'static st
     Variable { support: Support::NotYet, ..variable(name, default, meaning) }
 }
 
-const fn oracle_only(name: &'static str, default: &'static str, meaning: &'static str) -> Variable {
-    Variable { support: Support::OracleOnly, ..variable(name, default, meaning) }
-}
-
 const fn also(alias: &'static str, variable: Variable) -> Variable {
     Variable { alias: Some(alias), ..variable }
 }
@@ -61,21 +55,26 @@ pub const VARIABLES: &[Variable] = &[
     variable(
         "SENTINEL_DATABASE",
         "sqlite://$STATE_DIRECTORY or ./sentinel-data",
-        "where the data lives: `sqlite://PATH` is the embedded store in the folder PATH",
+        "where the data lives: `sqlite://PATH` is the embedded store in the folder PATH; `oracle://ALIAS`, \
+         `oracle://HOST:PORT/SERVICE` or an `ORACLE_*` address is a database",
     ),
     also(
         "ORACLE_CONNECT_STRING",
-        not_yet("ORACLE_TNS_NAME", NONE, "TNS alias, EZConnect or a full descriptor"),
+        variable("ORACLE_TNS_NAME", NONE, "TNS alias, EZConnect or a full descriptor"),
     ),
-    not_yet("ORACLE_HOST", NONE, "host of a TCPS descriptor, when no alias is given"),
-    not_yet("ORACLE_PORT", "1522", "port of that descriptor"),
-    not_yet("ORACLE_SERVICE", NONE, "service name of that descriptor"),
-    not_yet("ORACLE_SERVER_DN", NONE, "distinguished name that the server's certificate must have"),
-    not_yet("ORACLE_WALLET_LOCATION", NONE, "wallet folder"),
-    not_yet("ORACLE_USERNAME", NONE, "database user; empty: the wallet authenticates"),
-    secret(not_yet("ORACLE_PASSWORD", NONE, "its password; empty: the wallet authenticates")),
-    not_yet("ORACLE_CLIENT_LIB_DIR", "loader path", "folder of the Instant Client"),
-    oracle_only("SENTINEL_QUEUE_NAME", "SENTINEL_QUEUE", "AQ queue, schema-qualified or not"),
+    variable("ORACLE_HOST", NONE, "host of a TCPS descriptor, when no alias is given"),
+    variable("ORACLE_PORT", "1522", "port of that descriptor"),
+    variable("ORACLE_SERVICE", NONE, "service name of that descriptor"),
+    variable("ORACLE_SERVER_DN", NONE, "distinguished name that the server's certificate must have"),
+    variable("ORACLE_WALLET_LOCATION", NONE, "wallet folder"),
+    variable("ORACLE_USERNAME", NONE, "database user; empty: the wallet authenticates"),
+    secret(variable("ORACLE_PASSWORD", NONE, "its password; empty: the wallet authenticates")),
+    variable("ORACLE_CLIENT_LIB_DIR", "loader path", "folder of the Instant Client"),
+    variable(
+        "SENTINEL_QUEUE_NAME",
+        "SENTINEL_QUEUE",
+        "AQ queue; with a schema (`SENTINEL.SENTINEL_QUEUE`) the tables are looked for there, too",
+    ),
     variable(
         "SENTINEL_LISTEN_ADDRESS",
         "127.0.0.1 in development mode, else 0.0.0.0",
@@ -166,15 +165,15 @@ pub const VARIABLES: &[Variable] = &[
         "268435456",
         "free disk space below which log rows are shed and events refused",
     ),
-    oracle_only("POOL_MIN_CONNECTIONS", "5", "fewest database sessions"),
-    oracle_only("POOL_MAX_CONNECTIONS", "20", "most database sessions"),
-    oracle_only(
+    variable("POOL_MIN_CONNECTIONS", "5", "fewest database sessions"),
+    variable("POOL_MAX_CONNECTIONS", "20", "most database sessions; not below the number of threads that need one"),
+    variable(
         "SENTINEL_SESSION_PING_SEC",
         "60",
         "seconds of idleness before a session is pinged",
     ),
-    oracle_only("SENTINEL_SESSION_MAX_LIFETIME_SEC", "3600", "seconds before a session is renewed"),
-    oracle_only("SENTINEL_SESSION_CONNECT_WAIT_MS", "5000", "milliseconds to wait for a session"),
+    variable("SENTINEL_SESSION_MAX_LIFETIME_SEC", "3600", "seconds before a session is renewed"),
+    variable("SENTINEL_SESSION_CONNECT_WAIT_MS", "5000", "milliseconds to wait for a session"),
     variable("SENTINEL_SHUTDOWN_TIMEOUT_SEC", "25", "seconds that a stop may take"),
     not_yet("SENTINEL_WORKER_BIND", "off", "ZeroMQ ROUTER address, such as tcp://127.0.0.1:5555"),
     not_yet("OTEL_EXPORTER_OTLP_ENDPOINT", "off", "OTLP over HTTP, port 4318"),
@@ -187,6 +186,25 @@ pub const VARIABLES: &[Variable] = &[
     variable("SENTINEL_URL", "http://127.0.0.1:8090", "service that the client commands talk to"),
     secret(variable("SENTINEL_TOKEN", NONE, "token that the client commands send")),
     variable("SENTINEL_CA_FILE", "system roots", "private CA of that service"),
+];
+
+/// Settings that mean something with an Oracle database only.
+pub(super) const ORACLE_ONLY: &[&str] = &[
+    "ORACLE_TNS_NAME",
+    "ORACLE_HOST",
+    "ORACLE_PORT",
+    "ORACLE_SERVICE",
+    "ORACLE_SERVER_DN",
+    "ORACLE_WALLET_LOCATION",
+    "ORACLE_USERNAME",
+    "ORACLE_PASSWORD",
+    "ORACLE_CLIENT_LIB_DIR",
+    "SENTINEL_QUEUE_NAME",
+    "POOL_MIN_CONNECTIONS",
+    "POOL_MAX_CONNECTIONS",
+    "SENTINEL_SESSION_PING_SEC",
+    "SENTINEL_SESSION_MAX_LIFETIME_SEC",
+    "SENTINEL_SESSION_CONNECT_WAIT_MS",
 ];
 
 /// Variables of the surroundings that mean something to us and are not ours.

@@ -184,7 +184,9 @@ fn reason(error: &StoreError) -> &'static str {
         StoreError::Busy { .. } => "the store is busy",
         StoreError::NoSpace { why, .. } => why,
         StoreError::Disconnected { .. } => "the store is out of reach",
-        StoreError::Refused { .. }
+        StoreError::Unreachable { .. }
+        | StoreError::Released { .. }
+        | StoreError::Refused { .. }
         | StoreError::Io { .. }
         | StoreError::Corrupt { .. }
         | StoreError::Other { .. } => "the store failed, and the service stops",

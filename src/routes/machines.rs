@@ -112,6 +112,10 @@ impl Desk {
             }
             WriteState::Closed(why) => Check::new("store.write", false, true, why),
         });
+        checks.extend(self.shared.store.condition().into_iter().map(|line| {
+            // Reading and writing decide whether the instance can work; this says why, or what to look at.
+            Check::new(format!("store.{}", line.name), line.fine, false, line.detail)
+        }));
         checks.push(keys_check(&self.shared.authenticator.keys_state(unix_seconds())));
         let (backlog, oldest) = self.shared.store.backlog();
         let lag = oldest.map_or(0, |oldest| self.shared.store.now().since(oldest).as_secs());

@@ -442,7 +442,9 @@ impl App for Desk {
                 };
                 let short = head.content_length.is_some_and(|bytes| bytes <= LOOP_BODY_BYTES_MAX);
                 let waits = matches!(admitted.caller, Caller::Unknown { .. });
-                let place = if short && !waits { route.place } else { Place::Worker };
+                // What asks a store that may keep it waiting must not keep its neighbours waiting.
+                let asks = !self.shared.store.answers_at_once() && route.reads_store();
+                let place = if short && !waits && !asks { route.place } else { Place::Worker };
                 Admission::Read { admitted, place, body_bytes_max }
             }
             Err(problem) => Admission::Refuse(problem.reply(

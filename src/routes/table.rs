@@ -74,6 +74,21 @@ impl Route {
     pub fn is_for_machines(&self) -> bool {
         matches!(self.action, Action::Health | Action::Ready | Action::Metrics)
     }
+
+    /// Whether its answer takes a question to the store. What posts waits for an answer without holding up a loop.
+    pub const fn reads_store(&self) -> bool {
+        !matches!(
+            self.action,
+            Action::Index
+                | Action::Health
+                | Action::Metrics
+                | Action::OpenApi
+                | Action::ProblemHelp
+                | Action::Report(_)
+                | Action::Log
+                | Action::PostEvents
+        )
+    }
 }
 
 const LIMIT: (&str, &str) =

@@ -5,6 +5,7 @@
 //! about data takes a [`TenantId`], except the sweeps, which say so (law 7). A session belongs to one thread, by
 //! move, and reopens itself where its backend can lose it.
 
+pub mod oracle;
 pub mod sqlite;
 
 use std::time::Duration;
@@ -32,6 +33,12 @@ pub enum StoreError {
     /// Try again: the session is gone and reopens at the next call.
     #[error("{call}: the session is gone")]
     Disconnected { call: &'static str, source: Driver },
+    /// Stop, at a start: trying again does not help before somebody mends what the source says (exit 69).
+    #[error("{call}: the database cannot be used")]
+    Unreachable { call: &'static str, source: Driver },
+    /// Claim again: the claim was lost with its session, and the queue has its messages again. Nothing was written.
+    #[error("{call}: the claim went back to the queue")]
+    Released { call: &'static str, source: Driver },
     /// Set this input aside: the schema refuses it, and always will.
     #[error("{call}: the schema refuses this row")]
     Refused { call: &'static str, source: Driver },
@@ -163,7 +170,7 @@ pub trait KeeperSession: Send {
 /// What a round of upkeep found and did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Upkeep {
-    /// Free bytes on the store's file system.
+    /// Free bytes on the store's file system. The most there can be: the store cannot tell.
     pub free_bytes: u64,
     pub checkpointed_pages: u64,
     pub trimmed_rows: u64,
@@ -358,4 +365,25 @@ pub trait Store: Send + Sync {
     fn write_state(&self) -> WriteState;
     /// Accepted and not yet applied: how many, and when the oldest of them was received.
     fn backlog(&self) -> (u64, Option<Timestamp>);
+    /// Whether a question is answered from memory and local files, within about 100 microseconds. If not, no poll
+    /// loop asks one: every read goes to a worker.
+    fn answers_at_once(&self) -> bool {
+        true
+    }
+    /// What `/ready` says of this store beside that it reads and writes.
+    fn condition(&self) -> Vec<Condition> {
+        Vec::new()
+    }
+    /// Leaves everything in order, once every session is closed.
+    fn rest(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// One line of `/ready` about a store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Condition {
+    pub name: String,
+    pub fine: bool,
+    pub detail: String,
 }

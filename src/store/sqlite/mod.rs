@@ -162,20 +162,6 @@ impl Sqlite {
         )
     }
 
-    /// Copies what is left of the write-ahead logs into their files, once every session is closed. The next start is
-    /// quicker for it, and whoever copies the folder of a stopped service has everything in three files.
-    ///
-    /// # Errors
-    /// When a file cannot be written. Nothing is lost by it.
-    pub fn rest(&self) -> Result<()> {
-        for path in [self.folder.events_db(), self.folder.logs_db(), self.folder.log_db()] {
-            open_writer(&path, true)?
-                .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
-                .map_err(|error| classify("put the store to rest", error))?;
-        }
-        Ok(())
-    }
-
     /// The settings it was opened with.
     pub fn settings(&self) -> &Settings {
         &self.settings
@@ -280,5 +266,16 @@ impl Store for Sqlite {
 
     fn backlog(&self) -> (u64, Option<Timestamp>) {
         self.overlay.backlog()
+    }
+
+    /// Copies what is left of the write-ahead logs into their files. The next start is quicker for it, and whoever
+    /// copies the folder of a stopped service has everything in three files.
+    fn rest(&self) -> Result<()> {
+        for path in [self.folder.events_db(), self.folder.logs_db(), self.folder.log_db()] {
+            open_writer(&path, true)?
+                .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+                .map_err(|error| classify("put the store to rest", error))?;
+        }
+        Ok(())
     }
 }

@@ -273,6 +273,8 @@ impl IntakeSession for Intake {
                 StoreError::Io { .. } | StoreError::Corrupt { .. } => self.folder.taint(),
                 StoreError::Busy { .. }
                 | StoreError::Disconnected { .. }
+                | StoreError::Unreachable { .. }
+                | StoreError::Released { .. }
                 | StoreError::Refused { .. }
                 | StoreError::Other { .. } => {}
             }

@@ -1,0 +1,10 @@
+-- Forgets what is older than the window, a portion. A named sweep (law 7).
+-- Two instances at once: as delete_old_events.
+-- Parameters: :before, :again (the same moment), :rows_max.
+DELETE FROM idempotency
+ WHERE first_seen_utc < :before
+   AND (tenant_id, idempotency_key) IN
+       (SELECT tenant_id, idempotency_key FROM idempotency
+         WHERE first_seen_utc < :again
+         ORDER BY first_seen_utc
+         FETCH FIRST :rows_max ROWS ONLY)

@@ -1,0 +1,10 @@
+-- Whether events past retention belong to processes that are not over: then their partitions must stay.
+-- Two instances at once: it only reads.
+-- Parameters: :before.
+SELECT e.id
+  FROM events e
+ WHERE e.received_utc < :before
+   AND EXISTS (SELECT 1 FROM process_live_status l
+                    WHERE l.tenant_id = e.tenant_id AND l.process_id = e.stream_key
+                      AND l.status IN ('REGISTERED', 'ACTIVE', 'RUNNING', 'PAUSED'))
+ FETCH FIRST 1 ROWS ONLY
