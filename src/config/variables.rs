@@ -165,7 +165,7 @@ pub const VARIABLES: &[Variable] = &[
         "268435456",
         "free disk space below which log rows are shed and events refused",
     ),
-    variable("POOL_MIN_CONNECTIONS", "5", "fewest database sessions"),
+    variable("POOL_MIN_CONNECTIONS", "5", "checked against the most; each thread keeps one session of its own, so there is no least"),
     variable("POOL_MAX_CONNECTIONS", "20", "most database sessions; not below the number of threads that need one"),
     variable(
         "SENTINEL_SESSION_PING_SEC",

@@ -39,6 +39,10 @@ mod lifecycle;
 mod metrics;
 // What an operator sees of a process.
 mod monitoring;
+// An Oracle address without a database.
+mod oracle_client;
+// The Oracle store against a server.
+mod oracle_live;
 // A backlog, true silence, and who comes back.
 mod outage;
 // A panic and bytes that are no event.

@@ -218,3 +218,38 @@ fn every_statement_of_the_embedded_store_is_used() {
         "a statement is included nowhere",
     );
 }
+
+#[test]
+fn every_statement_of_the_oracle_store_is_used_and_says_what_it_is_for() {
+    let sources: String = sources().into_values().collect();
+    let mut offenders = Vec::new();
+    for (path, text) in files("sql/oracle/statements", "sql") {
+        let stem = path.file_stem().unwrap().to_str().unwrap();
+        if !sources.contains(&format!("statement!(\"{stem}\")")) {
+            offenders.push(format!("{} is used nowhere", path.display()));
+        }
+        for word in ["-- Two instances at once: ", "-- Parameters: "] {
+            if !text.contains(word) {
+                offenders.push(format!("{} does not say {word:?}", path.display()));
+            }
+        }
+    }
+    nobody(offenders, "a statement for Oracle is used, and says why two instances may run it");
+}
+
+#[test]
+fn only_one_module_hands_parameters_to_the_oracle_driver() {
+    let calls = [".execute(", ".execute_named(", ".query(", ".query_row", ".query_as", ".batch(", ".statement("];
+    let mut offenders = Vec::new();
+    for (path, text) in production_sources() {
+        if !path.starts_with("src/store/oracle") || path.ends_with("bind.rs") {
+            continue;
+        }
+        for (number, line) in (1..).zip(text.lines()) {
+            if calls.iter().any(|call| line.contains(call)) {
+                offenders.push(format!("{} line {number}: {}", path.display(), line.trim()));
+            }
+        }
+    }
+    nobody(offenders, "values reach Oracle through src/store/oracle/bind.rs, which gives each its type");
+}
