@@ -146,15 +146,21 @@ impl Keeper {
     fn drop_old(&mut self, before: Timestamp, limit: usize) -> Result<u64> {
         let (partitioned, open) = self.session.ask("retention", |connection| {
             let partitioned = setting(connection, "partitioning")?.as_deref() == Some("ON");
-            let binds = [Bind::time(before)];
-            let ask = text(statement!("open_old_events"), &[]);
-            let open = bind::query(connection, &ask, &binds, 1, |row| bind::integer(row, "id"))?;
-            Ok((partitioned, !open.is_empty()))
+            let mut open = [false; 2];
+            let asks = [statement!("open_old_events"), statement!("open_old_logs")];
+            for (open, ask) in open.iter_mut().zip(asks) {
+                let binds = [Bind::time(before)];
+                let found = bind::query(connection, &text(ask, &[]), &binds, 1, |row| {
+                    bind::integer(row, "id")
+                })?;
+                *open = !found.is_empty();
+            }
+            Ok((partitioned, open))
         })?;
         let mut touched = 0;
         for (table, statement, whole) in [
-            ("EVENTS", statement!("delete_old_events"), !open),
-            ("PROCESS_LOGS", statement!("delete_old_logs"), true),
+            ("EVENTS", statement!("delete_old_events"), !open[0]),
+            ("PROCESS_LOGS", statement!("delete_old_logs"), !open[1]),
         ] {
             if partitioned && whole {
                 touched += self.drop_partitions(table, before)?;
