@@ -204,9 +204,9 @@ impl Listener {
             let one = std::slice::from_ref(message);
             let settled = self.persist("settle", stop, jitter, || {
                 match self.settle(session, one, false, None) {
-                    Err(StoreError::Refused { call, source }) => {
-                        self.settle(session, one, false, Some(format!("{call}: {source}"))).map(Some)
-                    }
+                    Err(StoreError::Refused { call, source }) => self
+                        .settle(session, one, false, Some(format!("{call}: {source}")))
+                        .map(Some),
                     Err(StoreError::Released { call, source }) => {
                         log::warn!("{call}: what is left of a batch is claimed again: {source}");
                         Ok(None)

@@ -23,14 +23,16 @@ pub struct MigrateArgs {
     /// Change nothing; end with 1 when there is something to do
     #[arg(long)]
     check: bool,
-    /// A substitution variable of the Oracle scripts, such as sentinel_owner=SENTINEL
+    /// A substitution variable of the Oracle scripts, such as `sentinel_owner=SENTINEL`
     #[arg(long, value_name = "NAME=VALUE", value_parser = definition)]
     define: Vec<(String, String)>,
 }
 
 fn definition(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
-        Some((name, value)) if !name.is_empty() => Ok((name.to_ascii_lowercase(), value.to_string())),
+        Some((name, value)) if !name.is_empty() => {
+            Ok((name.to_ascii_lowercase(), value.to_string()))
+        }
         _ => Err("write it as NAME=VALUE".to_string()),
     }
 }
@@ -69,17 +71,18 @@ fn migrate_embedded(args: &MigrateArgs, overrides: Overrides) -> anyhow::Result<
 
 fn migrate_oracle(args: &MigrateArgs, database: &OracleDatabase) -> anyhow::Result<()> {
     let given: BTreeMap<String, String> = args.define.iter().cloned().collect();
-    let plan = oracle::run(&service::oracle_settings(database), &given, args.check).map_err(
-        |error| match error {
-            MigrateError::Store(error) => anyhow::Error::from(error),
-            MigrateError::Drift { .. } | MigrateError::Newer { .. } => {
-                Exit::new(Code::DataDamaged, error.to_string()).into()
+    let plan =
+        oracle::run(&service::oracle_settings(database), &given, args.check).map_err(|error| {
+            match error {
+                MigrateError::Store(error) => anyhow::Error::from(error),
+                MigrateError::Drift { .. } | MigrateError::Newer { .. } => {
+                    Exit::new(Code::DataDamaged, error.to_string()).into()
+                }
+                MigrateError::Script { .. } | MigrateError::Unit { .. } => {
+                    Exit::new(Code::Failed, error.to_string()).into()
+                }
             }
-            MigrateError::Script { .. } | MigrateError::Unit { .. } => {
-                Exit::new(Code::Failed, error.to_string()).into()
-            }
-        },
-    )?;
+        })?;
     let mut open = 0;
     for (script, step) in &plan {
         let words = match (step, args.check) {

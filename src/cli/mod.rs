@@ -38,8 +38,7 @@ Exit codes: 0 clean stop; 1 a client command failed; 2 usage; 65 the store's fil
 store cannot be reached; 70 a thread ended uninvited; 71 the system refuses a port or a thread; 74 input/output error on a commit; 75 another \
 instance holds the store; 78 configuration. `sentinel run` ends with the code of its command.";
 
-const DATABASE_HELP: &str =
-    "Where the store is, instead of SENTINEL_DATABASE: sqlite://PATH, oracle://ALIAS or oracle://HOST:PORT/SERVICE";
+const DATABASE_HELP: &str = "Where the store is, instead of SENTINEL_DATABASE: sqlite://PATH, oracle://ALIAS or oracle://HOST:PORT/SERVICE";
 const BIND_HELP: &str = "Where to listen, instead of SENTINEL_LISTEN_ADDRESS and SENTINEL_HTTP_PORT: tcp://ADDRESS:PORT";
 
 /// Knows what every long-running process is doing
@@ -148,7 +147,9 @@ fn embedded_only(config: &Config, instead: &str) -> Result<(), Exit> {
         Database::Embedded => Ok(()),
         Database::Oracle(_) => Err(Exit::new(
             Code::Configuration,
-            format!("this is for the embedded store, and an Oracle database is configured: {instead}"),
+            format!(
+                "this is for the embedded store, and an Oracle database is configured: {instead}"
+            ),
         )),
     }
 }

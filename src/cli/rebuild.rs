@@ -21,7 +21,10 @@ pub struct RebuildArgs {}
 /// When another instance holds the store, or the log or the snapshot cannot be read.
 pub fn run(_: &RebuildArgs, overrides: Overrides) -> anyhow::Result<()> {
     let (config, _warnings) = super::load(overrides)?;
-    super::embedded_only(&config, "its tables are written with the queue in one transaction, so there is nothing to rebuild")?;
+    super::embedded_only(
+        &config,
+        "its tables are written with the queue in one transaction, so there is nothing to rebuild",
+    )?;
     let report = sqlite::rebuild(&service::settings(&config))?;
     super::print(&report.to_string())?;
     Ok(())

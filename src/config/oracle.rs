@@ -115,7 +115,9 @@ pub(super) fn database(reader: &mut Reader<'_>) -> Database {
     if sessions_min > sessions_max {
         reader.problems.add(
             "POOL_MIN_CONNECTIONS and POOL_MAX_CONNECTIONS",
-            format!("the least, {sessions_min}, is above the most, {sessions_max}; change one of them"),
+            format!(
+                "the least, {sessions_min}, is above the most, {sessions_max}; change one of them"
+            ),
         );
     }
     let ping_after = reader.seconds("SENTINEL_SESSION_PING_SEC", 1, 1..=DAY_S);

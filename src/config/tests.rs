@@ -175,7 +175,7 @@ fn every_way_to_get_it_wrong_is_named_with_what_to_do() {
         ),
         (
             &[("ORACLE_PASSWORD_FILE", "/nowhere")],
-            "ORACLE_PASSWORD_FILE: cannot read /nowhere: no such file; name a file that the service may read",
+            "ORACLE_PASSWORD_FILE: cannot read /nowhere: entity not found; name a file that the service may read",
         ),
         (
             &[("ORACLE_CONNECT_STRING", "db")],
@@ -443,7 +443,10 @@ fn an_oracle_address_means_an_oracle_store_with_its_own_defaults() {
         let (config, warnings) = world(&[ISSUER, PLAINTEXT, named]).load().unwrap();
         let Database::Oracle(database) = &config.database else { panic!("{named:?}") };
         assert_eq!(database.address.connect, "ALIAS");
-        assert_eq!((database.schema.as_str(), database.queue.as_str()), ("SENTINEL", "SENTINEL_QUEUE"));
+        assert_eq!(
+            (database.schema.as_str(), database.queue.as_str()),
+            ("SENTINEL", "SENTINEL_QUEUE")
+        );
         assert_eq!((config.worker_threads, config.listener_threads), (4, 2));
         assert_eq!(warnings.len(), 0, "{warnings:?}");
     }

@@ -40,7 +40,10 @@ struct Site {
 fn site() -> Option<Site> {
     let Ok(target) = env::var("SENTINEL_TEST_ORACLE_DSN") else {
         let required = env::var("SENTINEL_TEST_REQUIRE_ORACLE").is_ok_and(|value| value == "1");
-        assert!(!required, "SENTINEL_TEST_REQUIRE_ORACLE is 1 and SENTINEL_TEST_ORACLE_DSN is not set");
+        assert!(
+            !required,
+            "SENTINEL_TEST_REQUIRE_ORACLE is 1 and SENTINEL_TEST_ORACLE_DSN is not set"
+        );
         let _ = writeln!(
             std::io::stderr(),
             "SKIPPED: the live tests of the Oracle store: SENTINEL_TEST_ORACLE_DSN is not set"
@@ -57,7 +60,8 @@ fn site() -> Option<Site> {
     let address = Address::from_settings(&given).expect("an address");
     let schema = env::var("SENTINEL_TEST_ORACLE_SCHEMA").unwrap_or_else(|_| "SENTINEL".to_string());
     let queue = QUEUE.lock();
-    let store = Oracle::open(Settings { schema, ..Settings::new(address) }).expect("the store opens");
+    let store =
+        Oracle::open(Settings { schema, ..Settings::new(address) }).expect("the store opens");
     let tenant = format!("t{}", uuid::Uuid::now_v7().simple());
     Some(Site { store, tenant: TenantId::parse(&tenant).unwrap(), _queue: queue })
 }
@@ -157,7 +161,11 @@ fn payloads_of_every_length_and_script_come_back_as_they_were() {
     let mut sent = Vec::new();
     for chars in [0, 1, 3990, 8191, 8192, 8193, 32_767, 200_000] {
         for letter in ["x", "ä", "😀"] {
-            sent.push(site.envelope("s", "Ordered", &format!("{{\"t\":\"{}\"}}", letter.repeat(chars))));
+            sent.push(site.envelope(
+                "s",
+                "Ordered",
+                &format!("{{\"t\":\"{}\"}}", letter.repeat(chars)),
+            ));
         }
     }
     site.accept(sent.clone());

@@ -239,7 +239,15 @@ fn every_statement_of_the_oracle_store_is_used_and_says_what_it_is_for() {
 
 #[test]
 fn only_one_module_hands_parameters_to_the_oracle_driver() {
-    let calls = [".execute(", ".execute_named(", ".query(", ".query_row", ".query_as", ".batch(", ".statement("];
+    let calls = [
+        ".execute(",
+        ".execute_named(",
+        ".query(",
+        ".query_row",
+        ".query_as",
+        ".batch(",
+        ".statement(",
+    ];
     let mut offenders = Vec::new();
     for (path, text) in production_sources() {
         if !path.starts_with("src/store/oracle") || path.ends_with("bind.rs") {
@@ -251,5 +259,8 @@ fn only_one_module_hands_parameters_to_the_oracle_driver() {
             }
         }
     }
-    nobody(offenders, "values reach Oracle through src/store/oracle/bind.rs, which gives each its type");
+    nobody(
+        offenders,
+        "values reach Oracle through src/store/oracle/bind.rs, which gives each its type",
+    );
 }

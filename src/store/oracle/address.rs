@@ -58,7 +58,7 @@ pub enum Credentials {
 /// A database, and how to get into it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Address {
-    /// A TNS alias, an EZConnect text or a descriptor.
+    /// A TNS alias, an `EZConnect` text or a descriptor.
     pub connect: String,
     pub credentials: Credentials,
     /// The folder of the wallet, and of sqlnet.ora and tnsnames.ora where it holds them.
@@ -105,7 +105,9 @@ impl Address {
         let credentials = credentials(given, &mut problems);
         if let Some(connect) = &connect {
             problems.extend(
-                unfit(connect).into_iter().map(|what| problem("SENTINEL_DATABASE or ORACLE_TNS_NAME", what)),
+                unfit(connect)
+                    .into_iter()
+                    .map(|what| problem("SENTINEL_DATABASE or ORACLE_TNS_NAME", what)),
             );
         }
         match (connect, credentials) {
@@ -195,7 +197,8 @@ fn descriptor(given: &Given, host: &str, problems: &mut Vec<Problem>) -> Option<
     let plain = |text: &str| {
         !text.is_empty()
             && text.bytes().all(|byte| {
-                byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b':' | b'$' | b'#')
+                byte.is_ascii_alphanumeric()
+                    || matches!(byte, b'.' | b'-' | b'_' | b':' | b'$' | b'#')
             })
     };
     if !plain(host) {
@@ -221,7 +224,8 @@ fn descriptor(given: &Given, host: &str, problems: &mut Vec<Problem>) -> Option<
     }
     let port = given.port.unwrap_or(PORT);
     let dn = dn.map_or_else(String::new, |dn| format!("(SSL_SERVER_CERT_DN=\"{dn}\")"));
-    let wallet = wallet.map_or_else(String::new, |folder| format!("(MY_WALLET_DIRECTORY={folder})"));
+    let wallet =
+        wallet.map_or_else(String::new, |folder| format!("(MY_WALLET_DIRECTORY={folder})"));
     Some(format!(
         "(DESCRIPTION=(RETRY_COUNT={RETRY_COUNT})(RETRY_DELAY={RETRY_DELAY_S})(EXPIRE_TIME={EXPIRE_TIME_MIN})(ENABLE=BROKEN)\
          (ADDRESS=(PROTOCOL=TCPS)(HOST={host})(PORT={port}))(CONNECT_DATA=(SERVICE_NAME={service}))\
@@ -260,7 +264,8 @@ pub fn unfit(connect: &str) -> Vec<String> {
     let plain: String =
         connect.chars().filter(|c| !c.is_whitespace()).collect::<String>().to_ascii_uppercase();
     let mut found = Vec::new();
-    if plain.contains("(SERVER=POOLED)") || plain.ends_with(":POOLED") || plain.contains(":POOLED/") {
+    if plain.contains("(SERVER=POOLED)") || plain.ends_with(":POOLED") || plain.contains(":POOLED/")
+    {
         found.push(
             "SERVER=POOLED gives sessions that others have used before, and this service keeps its own; remove it"
                 .to_string(),
@@ -341,11 +346,7 @@ mod tests {
 
     #[test]
     fn a_part_cannot_smuggle_anything_into_the_descriptor() {
-        let good = Given {
-            host: Some("db".into()),
-            service: Some("s".into()),
-            ..Given::default()
-        };
+        let good = Given { host: Some("db".into()), service: Some("s".into()), ..Given::default() };
         Address::from_settings(&good).unwrap();
         for bad in [
             Given { host: Some("db)(PORT=1".into()), ..good.clone() },

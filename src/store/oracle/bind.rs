@@ -377,10 +377,6 @@ pub(super) fn optional_number(row: &Row, column: &str) -> oracle::Result<Option<
     row.get(column)
 }
 
-pub(super) fn bytes(row: &Row, column: &str) -> oracle::Result<Vec<u8>> {
-    Ok(row.get::<_, Option<Vec<u8>>>(column)?.unwrap_or_default())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

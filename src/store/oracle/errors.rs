@@ -67,15 +67,14 @@ pub const ORA_CODES: &[(Class, &[i32])] = &[
     (
         Class::SessionLost,
         &[
-            22, 28, 31, 45, 378, 602, 603, 609, 1012, 1041, 1043, 1089, 1092, 2396, 3113, 3114, 3122, 3135,
-            12153, 12537, 12547, 12570, 12571, 12583, 12606, 12609, 27146, 28511, 56600,
+            22, 28, 31, 45, 378, 602, 603, 609, 1012, 1041, 1043, 1089, 1092, 2396, 3113, 3114,
+            3122, 3135, 12153, 12537, 12547, 12570, 12571, 12583, 12606, 12609, 27146, 28511,
+            56600,
         ],
     ),
     (
         Class::CannotConnect,
-        &[
-            12514, 12516, 12518, 12520, 12528, 12541, 12543, 12545, 12170, 12535, 1033, 1034, 1090,
-        ],
+        &[12514, 12516, 12518, 12520, 12528, 12541, 12543, 12545, 12170, 12535, 1033, 1034, 1090],
     ),
     (Class::SessionLimit, &[18, 20, 2391, 24418, 24457]),
     (Class::BadAddress, &[12154, 12162, 12504, 12505, 12533, 12538, 12560]),
@@ -92,9 +91,7 @@ pub const ORA_CODES: &[(Class, &[i32])] = &[
     (Class::ParentMissing, &[2291, 2292]),
     (
         Class::BadData,
-        &[
-            2290, 1400, 1407, 1722, 6502, 40441, 1830, 1839, 1840, 1841, 1843, 1847, 1850, 1858,
-        ],
+        &[2290, 1400, 1407, 1722, 6502, 40441, 1830, 1839, 1840, 1841, 1843, 1847, 1850, 1858],
     ),
     (Class::Deadlock, &[60]),
     (Class::Contention, &[54, 30006, 4021, 4020, 8177, 1555, 8176]),
@@ -102,12 +99,7 @@ pub const ORA_CODES: &[(Class, &[i32])] = &[
     (Class::Partition, &[14400, 14300, 14402, 14758, 14006, 2149, 1502]),
     (Class::Space, &[1652, 1653, 1654, 1658, 1688, 1691, 1536, 30036, 257, 19809]),
     (Class::Authentication, &[1017, 28000, 28001, 1045, 1005, 28040, 28030]),
-    (
-        Class::Wallet,
-        &[
-            28759, 28750, 28860, 28862, 28864, 29024, 29002, 29003, 29019, 29106, 12578,
-        ],
-    ),
+    (Class::Wallet, &[28759, 28750, 28860, 28862, 28864, 29024, 29002, 29003, 29019, 29106, 12578]),
     (Class::RowSecurity, &[28112, 28113, 28115, 42801]),
 ];
 
@@ -284,10 +276,10 @@ pub fn told(call: &'static str, class: Class, text: &str) -> StoreError {
         Class::TooLarge | Class::Duplicate | Class::ParentMissing | Class::BadData => {
             StoreError::Refused { call, source }
         }
-        Class::Space => {
-            StoreError::NoSpace { call, why: "the database is out of space", source }
+        Class::Space => StoreError::NoSpace { call, why: "the database is out of space", source },
+        Class::Partition | Class::RowSecurity | Class::Unknown => {
+            StoreError::Other { call, source }
         }
-        Class::Partition | Class::RowSecurity | Class::Unknown => StoreError::Other { call, source },
     }
 }
 

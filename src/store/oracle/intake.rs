@@ -434,7 +434,11 @@ fn write_counters(
             inserts.push(vec![tenant, stream, Bind::count(*last_seq)]);
         }
     }
-    whole(&bind::write_all(connection, &text(statement!("update_stream_counter"), &[]), &updates)?)?;
+    whole(&bind::write_all(
+        connection,
+        &text(statement!("update_stream_counter"), &[]),
+        &updates,
+    )?)?;
     whole(&bind::write_all(connection, &text(statement!("insert_stream_counter"), &[]), &inserts)?)
 }
 
@@ -590,9 +594,10 @@ fn make_known(
         ]);
         live.push(row);
     }
-    for (statement, rows) in
-        [(statement!("insert_started_process"), registry), (statement!("insert_started_status"), live)]
-    {
+    for (statement, rows) in [
+        (statement!("insert_started_process"), registry),
+        (statement!("insert_started_status"), live),
+    ] {
         let mut written = bind::write_all(connection, &text(statement, &[]), &rows)?;
         written.errors.retain(|error| error.class != Class::Duplicate);
         whole(&written)?;
@@ -686,9 +691,7 @@ mod tests {
     fn a_repeat_of_the_past_gets_the_first_answer_and_the_key_counts_before_the_id() {
         let mut memory = Memory::default();
         memory.by_key.insert(("acme".into(), "k".into()), known(2, 1));
-        memory
-            .by_id
-            .insert(("acme".into(), "orders-api".into(), "e".into()), known(3, 1));
+        memory.by_id.insert(("acme".into(), "orders-api".into(), "e".into()), known(3, 1));
         let batch = [
             envelope("s", Some("k"), None, 1),
             envelope("s", Some("k"), Some("e"), 1),

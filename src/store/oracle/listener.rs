@@ -297,7 +297,8 @@ fn whole_seconds(wait: Duration) -> i64 {
 
 fn dequeue(connection: &Connection, max: usize, wait: Duration) -> oracle::Result<Vec<Raw>> {
     let binds = [Bind::size(max), Bind::Integer(Some(whole_seconds(wait))), Bind::Cursor];
-    let found = bind::call_for_rows(connection, &text(statement!("dequeue_batch"), &[]), &binds, raw);
+    let found =
+        bind::call_for_rows(connection, &text(statement!("dequeue_batch"), &[]), &binds, raw);
     nothing_is_nothing(found)
 }
 
@@ -377,8 +378,7 @@ fn known_tombstones(
             Bind::count(name.2.saturating_sub(1)),
             Bind::count(name.2 + 1),
         ];
-        let found =
-            bind::query(connection, &ask, &binds, 1, |row| bind::count(row, "stream_seq"))?;
+        let found = bind::query(connection, &ask, &binds, 1, |row| bind::count(row, "stream_seq"))?;
         if !found.is_empty() {
             known.insert(name.clone());
         }
@@ -414,10 +414,8 @@ impl ListenerSession for Listener {
         if processes.is_empty() {
             return Ok(Vec::new());
         }
-        let sorted: BTreeSet<(&str, &str)> = processes
-            .iter()
-            .map(|(tenant, process)| (tenant.as_str(), process.as_str()))
-            .collect();
+        let sorted: BTreeSet<(&str, &str)> =
+            processes.iter().map(|(tenant, process)| (tenant.as_str(), process.as_str())).collect();
         let sorted: Vec<(&str, &str)> = sorted.into_iter().collect();
         let holds = self.holds();
         let connection =
@@ -433,9 +431,8 @@ impl ListenerSession for Listener {
             Ok(found) => found,
             Err(error) => {
                 let class = errors::class_of(&error);
-                let kept = holds
-                    && !class.loses_session()
-                    && bind::run_once(connection, BACK).is_ok();
+                let kept =
+                    holds && !class.loses_session() && bind::run_once(connection, BACK).is_ok();
                 return Err(if kept {
                     errors::told(CALL, class, &error.to_string())
                 } else {

@@ -141,14 +141,14 @@ pub(super) fn page(
     }
     binds.push(Bind::size(limit + 1));
     let ask = sql::repeated(&text(statement!("logs_page"), &wanted), "(:log_level)", levels);
-    let mut rows = bind::query(connection, &ask, &binds, limit + 1, |row| {
-        stored(row, tenant, process)
-    })?;
+    let mut rows =
+        bind::query(connection, &ask, &binds, limit + 1, |row| stored(row, tenant, process))?;
     let more = rows.len() > limit;
     rows.truncate(limit);
-    let next = rows.last().filter(|_| more).map(|last| {
-        cursor::write(LOGS, [last.row.logged_at.micros(), last.log_id], "")
-    });
+    let next = rows
+        .last()
+        .filter(|_| more)
+        .map(|last| cursor::write(LOGS, [last.row.logged_at.micros(), last.log_id], ""));
     Ok(Paged { rows, next })
 }
 
@@ -162,8 +162,9 @@ pub(super) fn place(page: &Page) -> Result<Option<[i64; 2]>> {
 
 fn stored(row: &Row, tenant: &TenantId, process: &ProcessId) -> oracle::Result<StoredLog> {
     let word = bind::text(row, "log_level")?;
-    let boxed =
-        |column| Ok::<_, oracle::Error>(bind::optional_text(row, column)?.map(String::into_boxed_str));
+    let boxed = |column| {
+        Ok::<_, oracle::Error>(bind::optional_text(row, column)?.map(String::into_boxed_str))
+    };
     Ok(StoredLog {
         log_id: bind::integer(row, "log_id")?,
         ingested_at: bind::time(row, "ingested_at")?,
@@ -193,10 +194,13 @@ pub(super) fn newest(
     process: &str,
 ) -> oracle::Result<Option<Timestamp>> {
     let binds = [Bind::text(tenant, 50), Bind::text(process, 100), Bind::size(NEWEST_ROWS)];
-    let times =
-        bind::query(connection, &text(statement!("logs_newest"), &[]), &binds, NEWEST_ROWS, |row| {
-            bind::time(row, "ingested_at")
-        })?;
+    let times = bind::query(
+        connection,
+        &text(statement!("logs_newest"), &[]),
+        &binds,
+        NEWEST_ROWS,
+        |row| bind::time(row, "ingested_at"),
+    )?;
     Ok(times.into_iter().max())
 }
 

@@ -151,7 +151,8 @@ pub(super) fn carry(
         payload_hash: hex(&envelope.hash.0),
         trace_id: trace_id_hex(trace),
         // One that began here has no parent, and its traceparent would be none that others take.
-        traceparent: (trace.parent_id != [0; 8]).then(|| format_traceparent(trace, trace.parent_id)),
+        traceparent: (trace.parent_id != [0; 8])
+            .then(|| format_traceparent(trace, trace.parent_id)),
         id_origin: match envelope.id_origin {
             IdOrigin::Caller => None,
             IdOrigin::Door => Some("door".to_string()),
@@ -251,8 +252,7 @@ fn posted(raw: &Raw, retention: Duration) -> Result<Accepted, String> {
 
 fn reported(raw: &Raw, retention: Duration) -> Result<Accepted, String> {
     let reported: Reported<'_> = serde_json::from_str(&raw.payload).map_err(words)?;
-    let stream_seq =
-        reported.stream_seq.filter(|seq| *seq > 0).ok_or("streamSeq is not there")?;
+    let stream_seq = reported.stream_seq.filter(|seq| *seq > 0).ok_or("streamSeq is not there")?;
     // A word that we don't know is a type that we don't know: a dead letter that keeps its number.
     let event_type = match raw.event_type.as_str() {
         "STARTED" => ReportKind::Start.event_type().to_string(),
@@ -303,8 +303,7 @@ fn payload_of(reported: &Reported<'_>) -> Result<String, String> {
     if reported.run_id.is_none() && reported.correlation_id.is_none() {
         return Ok(data.to_string());
     }
-    let Ok(mut members) =
-        serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(data)
+    let Ok(mut members) = serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(data)
     else {
         // It is no object: what is wrong with it is said when it is applied.
         return Ok(data.to_string());
@@ -485,7 +484,9 @@ mod tests {
         assert_eq!((rows[0].level, &*rows[0].message), (Level::Warn, "a"));
         assert_eq!(rows[1].logged_at, at("2026-01-28T10:00:00.000001Z"));
         assert_eq!((rows[1].tenant.as_str(), rows[1].process.as_str()), ("acme", "nightly"));
-        assert!(refusal(&raw("LOG", r#"{"data":{"level":"LOUD","message":"a"}}"#)).contains("level"));
+        assert!(
+            refusal(&raw("LOG", r#"{"data":{"level":"LOUD","message":"a"}}"#)).contains("level")
+        );
     }
 
     #[test]
@@ -496,7 +497,10 @@ mod tests {
             (raw("PROGRESS", r#"{"streamSeq":0}"#), "streamSeq"),
             (raw("PROGRESS", r#"{"streamSeq":1,"occurredAt":"soon"}"#), "occurredAt"),
             (Raw { tenant_id: String::new(), ..raw("PROGRESS", r#"{"streamSeq":1}"#) }, "tenantId"),
-            (Raw { process_id: String::new(), ..raw("PROGRESS", r#"{"streamSeq":1}"#) }, "process_id"),
+            (
+                Raw { process_id: String::new(), ..raw("PROGRESS", r#"{"streamSeq":1}"#) },
+                "process_id",
+            ),
             (raw(ENVELOPE, "{}"), "missing field"),
             (raw(ENVELOPE, ""), "EOF"),
         ] {
@@ -520,7 +524,13 @@ mod tests {
 
     #[test]
     fn urgency_is_that_of_the_report() {
-        let of = ["process.failed", "process.completed", "process.started", "process.progress", "Ordered"];
+        let of = [
+            "process.failed",
+            "process.completed",
+            "process.started",
+            "process.progress",
+            "Ordered",
+        ];
         assert_eq!(of.map(priority), [1, 2, 3, 5, 5]);
     }
 

@@ -77,7 +77,9 @@ pub enum MigrateError {
          that the schema was made by, or restore the schema"
     )]
     Drift { script: &'static str, kept: String, ours: String },
-    #[error("the schema has version {found}, and this program knows {known}: it was written by a newer release")]
+    #[error(
+        "the schema has version {found}, and this program knows {known}: it was written by a newer release"
+    )]
     Newer { found: u32, known: u32 },
 }
 
@@ -148,16 +150,16 @@ pub fn run(
     }
     // All of it is read before any of it is run.
     for script in SCRIPTS {
-        script.units(&given).map_err(|error| MigrateError::Script { script: script.name, error })?;
+        script
+            .units(&given)
+            .map_err(|error| MigrateError::Script { script: script.name, error })?;
     }
     // The scripts name their schema themselves.
     let database = Database::new(settings.address.clone(), Care::default(), String::new());
     let failed = |error: oracle::Error| session::unreachable(errors::classify("migrate", &error));
     let connection = session::open(&database, "migrate").map_err(failed)?;
     if let Some(problem) = session::unfit(&connection).map_err(failed)?.into_iter().next() {
-        return Err(
-            StoreError::Unreachable { call: "migrate", source: problem.into() }.into()
-        );
+        return Err(StoreError::Unreachable { call: "migrate", source: problem.into() }.into());
     }
     // DDL of a large table, or waiting for its locks, may take long.
     connection.set_call_timeout(None).map_err(failed)?;
@@ -179,7 +181,8 @@ pub fn run(
 
 /// What the schema says is installed. Nothing where its table is not there.
 fn installed(connection: &Connection, owner: &str) -> oracle::Result<Vec<Installed>> {
-    let ask = format!("SELECT version, checksum FROM {owner}.sentinel_schema_version ORDER BY version");
+    let ask =
+        format!("SELECT version, checksum FROM {owner}.sentinel_schema_version ORDER BY version");
     let found = bind::query(connection, &ask, &[], SCRIPTS.len(), |row| {
         let version = u32::try_from(bind::integer(row, "version")?).unwrap_or(u32::MAX);
         Ok(Installed { version, checksum: bind::optional_text(row, "checksum")? })
@@ -212,9 +215,8 @@ fn apply(
     script: &Script,
     given: &BTreeMap<String, String>,
 ) -> Result<(), MigrateError> {
-    let units = script
-        .units(given)
-        .map_err(|error| MigrateError::Script { script: script.name, error })?;
+    let units =
+        script.units(given).map_err(|error| MigrateError::Script { script: script.name, error })?;
     for unit in units {
         let failed = |problem: String| MigrateError::Unit {
             script: script.name,
@@ -222,8 +224,7 @@ fn apply(
             title: unit.title().to_string(),
             problem,
         };
-        bind::run_once(connection, &unit.text)
-            .map_err(|error| failed(with_advice(&error)))?;
+        bind::run_once(connection, &unit.text).map_err(|error| failed(with_advice(&error)))?;
         let warning = connection.last_warning();
         let compiled = warning.as_ref().and_then(oracle::Error::db_error).map(|error| error.code());
         if compiled == Some(COMPILED_WITH_ERRORS) {

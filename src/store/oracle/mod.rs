@@ -38,8 +38,8 @@ use self::session::{Database, Session};
 use crate::domain::process::Policy;
 use crate::domain::time::Timestamp;
 use crate::store::{
-    Condition, IntakeSession, KeeperSession, ListenerSession, LogSession, Reader, Result, Store, StoreError,
-    WriteState,
+    Condition, IntakeSession, KeeperSession, ListenerSession, LogSession, Reader, Result, Store,
+    StoreError, WriteState,
 };
 
 pub use self::session::{Care, SessionState, is_schema_name};
@@ -296,7 +296,10 @@ mod tests {
         let error = session::load_client(&address).unwrap_err();
         let StoreError::Unreachable { source, .. } = &error else { panic!("{error:?}") };
         let words = source.to_string();
-        assert!(words.contains("Instant Client") && words.contains("ORACLE_CLIENT_LIB_DIR"), "{words}");
+        assert!(
+            words.contains("Instant Client") && words.contains("ORACLE_CLIENT_LIB_DIR"),
+            "{words}"
+        );
         assert!(!words.contains('\n'), "{words}");
     }
 
@@ -323,12 +326,11 @@ mod tests {
         assert!(queue_condition(health::QueueState { gives: true, ..queue }).fine);
         assert!(dequeue_condition(Some(Duration::from_secs(2))).fine);
         assert!(!dequeue_condition(Some(SILENT_AFTER)).fine && !dequeue_condition(None).fine);
-        let state =
-            |fault: Option<&str>| SessionState {
-                role: "reader-0".into(),
-                open_since: None,
-                fault: fault.map(String::from),
-            };
+        let state = |fault: Option<&str>| SessionState {
+            role: "reader-0".into(),
+            open_since: None,
+            fault: fault.map(String::from),
+        };
         assert_eq!(session_condition(&state(None)), None);
         let line = session_condition(&state(Some("ORA-03113"))).unwrap();
         assert!(!line.fine && line.name == "session.reader-0" && line.detail == "ORA-03113");

@@ -22,7 +22,7 @@ use crate::domain::history;
 use crate::domain::process::{Outcome, RunRow};
 use crate::domain::time::Timestamp;
 
-/// The run_id of a run without a name: no event id can be it, and it is not NULL.
+/// The `run_id` of a run without a name: no event id can be it, and it is not NULL.
 pub(super) const NAMELESS: &str = " ";
 
 /// Why a change was not written.
@@ -145,7 +145,7 @@ fn write_processes(connection: &Connection, processes: &[ProcessChange]) -> Outc
     )
 }
 
-/// The columns of `update_process` up to history_key.
+/// The columns of `update_process` up to `history_key`.
 fn live_fields(change: &ProcessChange) -> Vec<Bind<'_>> {
     let row = &change.row;
     vec![
@@ -173,7 +173,7 @@ fn live_fields(change: &ProcessChange) -> Vec<Bind<'_>> {
 /// The longest reason in characters: its column holds 4,000 bytes, whatever the script.
 const REASON_CHARS_MAX: u32 = 1000;
 
-/// The columns of `update_registry` up to avg_duration_ms.
+/// The columns of `update_registry` up to `avg_duration_ms`.
 fn registry_fields(change: &ProcessChange) -> Vec<Bind<'_>> {
     let row = &change.row;
     vec![
@@ -253,7 +253,7 @@ fn cut_key(key: &str) -> String {
     key.chars().take(300).collect()
 }
 
-/// The columns of `update_run` up to error_message.
+/// The columns of `update_run` up to `error_message`.
 fn run_fields<'a>(change: &'a ProcessChange, run: &'a RunRow) -> Vec<Bind<'a>> {
     vec![
         Bind::cut(&change.history_key, 300),
@@ -318,8 +318,7 @@ fn write_events(connection: &Connection, change: &Change, now: Timestamp) -> Out
     let mut events: Vec<&Accepted> = change.events.iter().map(|event| &**event).collect();
     events.sort_by(|a, b| order_of(a).cmp(&order_of(b)));
     let rows: Vec<Vec<Bind<'_>>> = events.iter().map(|event| event_row(event, now)).collect();
-    let mut written =
-        bind::write_all(connection, &text(statement!("insert_event"), &[]), &rows)?;
+    let mut written = bind::write_all(connection, &text(statement!("insert_event"), &[]), &rows)?;
     // It is there under its number, so it was applied before: merging it again has changed nothing.
     written.errors.retain(|error| error.class != Class::Duplicate);
     whole(&written)
@@ -455,9 +454,7 @@ fn write_dead_letters(
                 Bind::Text(letter.source.as_deref(), 200),
                 Bind::Text(letter.event_id.as_deref(), 100),
                 Bind::Text(letter.stream_key.as_deref(), 200),
-                Bind::Integer(
-                    letter.stream_seq.map(|seq| i64::try_from(seq).unwrap_or(i64::MAX)),
-                ),
+                Bind::Integer(letter.stream_seq.map(|seq| i64::try_from(seq).unwrap_or(i64::MAX))),
                 Bind::Text(msgids.get(&letter.id).map(String::as_str), 32),
                 Bind::time(letter.created_at),
                 Bind::Long(Some(&letter.snapshot)),
@@ -504,16 +501,11 @@ mod tests {
     }
 
     fn process() -> ProcessChange {
-        let policy = Policy {
-            timeout: Duration::from_secs(9),
-            heartbeat_interval: Duration::from_secs(3),
-        };
+        let policy =
+            Policy { timeout: Duration::from_secs(9), heartbeat_interval: Duration::from_secs(3) };
         let state = State::default();
-        let row = state.row(
-            &TenantId::parse("acme").unwrap(),
-            &ProcessId::parse("p").unwrap(),
-            &policy,
-        );
+        let row =
+            state.row(&TenantId::parse("acme").unwrap(), &ProcessId::parse("p").unwrap(), &policy);
         ProcessChange { state, row, runs: Vec::new(), history_key: "p".into() }
     }
 
@@ -559,7 +551,10 @@ mod tests {
         };
         let update = columns(statement!("update_process"));
         assert_eq!(update[..4], ["run_id", "run_no", "status", "reason"]);
-        assert_eq!(update[13..], ["history_key", "metadata", "state_digest", "tenant_id", "process_id"]);
+        assert_eq!(
+            update[13..],
+            ["history_key", "metadata", "state_digest", "tenant_id", "process_id"]
+        );
         let insert = columns(statement!("insert_process"));
         assert_eq!(insert[..3], ["tenant_id", "process_id", "run_id"]);
         assert_eq!(insert[2..16], update[..14]);
@@ -567,7 +562,8 @@ mod tests {
             (columns(statement!("update_registry")), columns(statement!("insert_registry")));
         assert_eq!(insert[3..15], update[..12]);
         assert_eq!(update[5..7], ["last_heartbeat_at", "expires_at"]);
-        let (update, insert) = (columns(statement!("update_run")), columns(statement!("insert_run")));
+        let (update, insert) =
+            (columns(statement!("update_run")), columns(statement!("insert_run")));
         assert_eq!(insert[3..], update[..8]);
     }
 

@@ -21,8 +21,8 @@ use crate::domain::ids::{
 use crate::domain::process::{Policy, Row, RunRow, State, Status};
 use crate::domain::time::Timestamp;
 use crate::store::{
-    self, DeadLetterFilter, EventFilter, LogFilter, Page, Paged, ProcessFilter, ProcessView, Result,
-    StoreError, StoredEvent, StoredLog, StreamState,
+    self, DeadLetterFilter, EventFilter, LogFilter, Page, Paged, ProcessFilter, ProcessView,
+    Result, StoreError, StoredEvent, StoredLog, StreamState,
 };
 
 /// The kinds of cursors.
@@ -146,7 +146,9 @@ fn started_row(
 
 /// A value that no door of ours lets through.
 fn foreign(error: impl std::fmt::Display) -> StoreError {
-    StoreError::Corrupt { what: format!("the database holds what this program never writes: {error}") }
+    StoreError::Corrupt {
+        what: format!("the database holds what this program never writes: {error}"),
+    }
 }
 
 /// An event's row, with what needs parsing left as text.
@@ -217,7 +219,12 @@ fn event_of(tenant: &TenantId, found: FoundEvent) -> Result<StoredEvent> {
                 occurred_at: found.occurred_at,
                 schema_version: found.schema_version,
                 payload: found.payload.into(),
-                key: found.key.as_deref().map(IdempotencyKey::parse).transpose().map_err(foreign)?,
+                key: found
+                    .key
+                    .as_deref()
+                    .map(IdempotencyKey::parse)
+                    .transpose()
+                    .map_err(foreign)?,
                 hash: PayloadHash(message::from_hex(&found.hash).unwrap_or_default()),
                 trace: TraceContext {
                     trace_id: message::from_hex(trace_id).unwrap_or_default(),
@@ -351,13 +358,15 @@ impl store::Reader for Reader {
         binds.push(Bind::size(limit + 1));
         let ask = text(statement!("list_processes"), &wanted);
         let ask = sql::repeated(&ask, "(:status)", words.len());
-        let mut found = self
-            .ask(CALL, tenant, |connection| bind::query(connection, &ask, &binds, limit + 1, stored))?;
+        let mut found = self.ask(CALL, tenant, |connection| {
+            bind::query(connection, &ask, &binds, limit + 1, stored)
+        })?;
         let more = found.len() > limit;
         found.truncate(limit);
-        let next = found.last().filter(|_| more).map(|last| {
-            cursor::write(PROCESSES, [last.registered_at.micros()], &last.process)
-        });
+        let next = found
+            .last()
+            .filter(|_| more)
+            .map(|last| cursor::write(PROCESSES, [last.registered_at.micros()], &last.process));
         let rows = found
             .into_iter()
             .map(|stored| view(tenant, stored, &self.policy))
@@ -377,8 +386,7 @@ impl store::Reader for Reader {
         if self.find_process(tenant, process)?.is_none() {
             return Ok(None);
         }
-        let mut binds =
-            vec![Bind::text(tenant.as_str(), 50), Bind::text(process.as_str(), 100)];
+        let mut binds = vec![Bind::text(tenant.as_str(), 50), Bind::text(process.as_str(), 100)];
         let mut wanted = Vec::new();
         if let Some(([at], id)) = &after {
             wanted.push("after");
@@ -387,8 +395,9 @@ impl store::Reader for Reader {
         }
         binds.push(Bind::size(limit + 1));
         let ask = text(statement!("list_runs"), &wanted);
-        let mut found = self
-            .ask(CALL, tenant, |connection| bind::query(connection, &ask, &binds, limit + 1, run))?;
+        let mut found = self.ask(CALL, tenant, |connection| {
+            bind::query(connection, &ask, &binds, limit + 1, run)
+        })?;
         let more = found.len() > limit;
         found.truncate(limit);
         let next = found
@@ -499,8 +508,9 @@ impl store::Reader for Reader {
         let mut binds = names.to_vec();
         binds.extend([Bind::count(after), Bind::size(limit)]);
         let ask = text(statement!("stream_events"), &[]);
-        let mut found = self
-            .ask(CALL, tenant, |connection| bind::query(connection, &ask, &binds, limit, found_event))?;
+        let mut found = self.ask(CALL, tenant, |connection| {
+            bind::query(connection, &ask, &binds, limit, found_event)
+        })?;
         let numbers: Vec<(u64, Timestamp)> =
             found.iter().map(|event| (event.seq, event.times[1])).collect();
         let last = numbers.last().map_or(after, |(seq, _)| *seq);
@@ -523,7 +533,11 @@ impl store::Reader for Reader {
             let oldest = queue.and_then(|queue| {
                 // What waits for its retry has no time to compare: then nothing is taken for dropped.
                 let waits = queue.waiting > 0 || queue.expired > 0;
-                if waits { Some(Timestamp::default()) } else { queue.oldest.filter(|_| queue.ready > 0) }
+                if waits {
+                    Some(Timestamp::default())
+                } else {
+                    queue.oldest.filter(|_| queue.ready > 0)
+                }
             });
             found.truncate(contiguous(after, &numbers, &tombstones, first_kept, oldest));
         }
@@ -582,8 +596,9 @@ impl store::Reader for Reader {
         }
         binds.push(Bind::size(limit + 1));
         let ask = text(statement!("list_dead_letters"), &wanted);
-        let mut rows = self
-            .ask(CALL, tenant, |connection| bind::query(connection, &ask, &binds, limit + 1, letter))?;
+        let mut rows = self.ask(CALL, tenant, |connection| {
+            bind::query(connection, &ask, &binds, limit + 1, letter)
+        })?;
         let more = rows.len() > limit;
         rows.truncate(limit);
         let next =
@@ -666,7 +681,10 @@ mod tests {
     fn a_process_that_is_only_started_shows_its_columns() {
         let tenant = TenantId::parse("acme").unwrap();
         let shown = view(&tenant, started(), &POLICY).unwrap();
-        assert_eq!((shown.row.status, shown.version, shown.median_ms), (Status::Running, 1, Some(4000)));
+        assert_eq!(
+            (shown.row.status, shown.version, shown.median_ms),
+            (Status::Running, 1, Some(4000))
+        );
         assert_eq!(shown.row.run_id.unwrap().as_str(), "R1");
         assert_eq!(shown.row.package_name.as_deref(), Some("CONTRACT_PKG"));
         assert_eq!(shown.row.metadata["a"], 1);

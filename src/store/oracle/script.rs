@@ -22,7 +22,9 @@ impl Unit {
 /// Why a text is no script that can be run.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ScriptError {
-    #[error("line {line}: the variable {name} has no value; give it one with --define {name}=VALUE")]
+    #[error(
+        "line {line}: the variable {name} has no value; give it one with --define {name}=VALUE"
+    )]
     NoValue { line: usize, name: String },
     #[error("line {line}: what begins here is not ended by a line with a slash")]
     Unended { line: usize },
@@ -32,8 +34,8 @@ pub enum ScriptError {
 
 /// The words that begin a command of SQL*Plus and no statement.
 const COMMANDS: [&str; 18] = [
-    "WHENEVER", "PROMPT", "SPOOL", "SHOW", "COLUMN", "ACCEPT", "EXIT", "QUIT", "REM", "REMARK", "CONNECT",
-    "UNDEFINE", "TTITLE", "BTITLE", "PAUSE", "HOST", "VARIABLE", "PRINT",
+    "WHENEVER", "PROMPT", "SPOOL", "SHOW", "COLUMN", "ACCEPT", "EXIT", "QUIT", "REM", "REMARK",
+    "CONNECT", "UNDEFINE", "TTITLE", "BTITLE", "PAUSE", "HOST", "VARIABLE", "PRINT",
 ];
 
 /// What stands after SET in a statement; after any other word it is a command.
@@ -143,8 +145,9 @@ fn is_block(text: &str) -> bool {
     match words.next().as_deref() {
         Some("BEGIN" | "DECLARE" | "<<") => true,
         Some("CREATE") => {
-            let kind = words
-                .find(|word| !matches!(word.as_str(), "OR" | "REPLACE" | "EDITIONABLE" | "NONEDITIONABLE"));
+            let kind = words.find(|word| {
+                !matches!(word.as_str(), "OR" | "REPLACE" | "EDITIONABLE" | "NONEDITIONABLE")
+            });
             matches!(
                 kind.as_deref(),
                 Some("PACKAGE" | "TYPE" | "FUNCTION" | "PROCEDURE" | "TRIGGER")

@@ -77,13 +77,7 @@ pub(super) struct Database {
 
 impl Database {
     pub(super) fn new(address: Address, care: Care, schema: String) -> Self {
-        Self {
-            address,
-            care,
-            schema,
-            sessions: Mutex::new(Vec::new()),
-            version: Mutex::new(None),
-        }
+        Self { address, care, schema, sessions: Mutex::new(Vec::new()), version: Mutex::new(None) }
     }
 }
 
@@ -184,9 +178,9 @@ impl Session {
     pub(super) fn new(database: Arc<Database>, role: &'static str) -> Self {
         let place = {
             let mut sessions = database.sessions.lock();
-            let count = sessions.iter().filter(|state| {
-                state.role.split_once('-').is_some_and(|(name, _)| name == role)
-            });
+            let count = sessions
+                .iter()
+                .filter(|state| state.role.split_once('-').is_some_and(|(name, _)| name == role));
             let number = count.count();
             sessions.push(SessionState {
                 role: format!("{role}-{number}"),
@@ -204,11 +198,6 @@ impl Session {
             last_fault: None,
             generation: 0,
         }
-    }
-
-    /// The schema that holds our tables.
-    pub(super) fn schema(&self) -> &str {
-        &self.database.schema
     }
 
     /// Which connection this is, counted from 1. It changes when a session was lost or renewed.
@@ -235,7 +224,8 @@ impl Session {
         let (ping_after, wait) = (care.ping_after, care.connect_wait);
         if let Some(open) = &self.open {
             let is_dead = now >= open.renew_at
-                || (now.duration_since(open.used_at) >= ping_after && open.connection.ping().is_err());
+                || (now.duration_since(open.used_at) >= ping_after
+                    && open.connection.ping().is_err());
             if is_dead {
                 self.drop_connection();
             }
@@ -447,22 +437,19 @@ pub fn is_schema_name(text: &str) -> bool {
 
 /// The clock of the database, in UTC.
 pub(super) fn database_time(connection: &Connection) -> oracle::Result<Timestamp> {
-    let found =
-        bind::query(connection, &text(statement!("database_time"), &[]), &[], 1, |row| {
-            bind::time(row, "now_utc")
-        })?;
-    found
-        .into_iter()
-        .next()
-        .ok_or_else(|| oracle::Error::new(oracle::ErrorKind::Other, "no time came back".to_string()))
+    let found = bind::query(connection, &text(statement!("database_time"), &[]), &[], 1, |row| {
+        bind::time(row, "now_utc")
+    })?;
+    found.into_iter().next().ok_or_else(|| {
+        oracle::Error::new(oracle::ErrorKind::Other, "no time came back".to_string())
+    })
 }
 
 /// What of the database would break the service, in words that say what to do.
 pub(super) fn unfit(connection: &Connection) -> oracle::Result<Vec<String>> {
-    let sets =
-        bind::query(connection, &text(statement!("character_set"), &[]), &[], 1, |row| {
-            bind::text(row, "value")
-        })?;
+    let sets = bind::query(connection, &text(statement!("character_set"), &[]), &[], 1, |row| {
+        bind::text(row, "value")
+    })?;
     let mut problems = Vec::new();
     if let Some(set) = sets.into_iter().next()
         && set != CHARACTER_SET
