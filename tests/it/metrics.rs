@@ -6,7 +6,6 @@ use std::time::Duration;
 use sentinel::listener::{Jitter, Watermark};
 use sentinel::reaper::Reaper;
 use sentinel::service::{Parts, policy, wall_clock};
-use sentinel::store::Store;
 use sentinel::telemetry::metrics::StoreCall;
 use serde_json::json;
 

@@ -9,7 +9,7 @@ use sentinel::component::{Component, Stop};
 use sentinel::listener::{Jitter, Listener, Watermark};
 use sentinel::reaper::{Passed, Reaper};
 use sentinel::service::{Parts, policy};
-use sentinel::store::{ListenerSession, Store};
+use sentinel::store::ListenerSession;
 use serde_json::{Value, json};
 
 use crate::harness::{Client, HandClock, InProcess, config};

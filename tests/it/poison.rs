@@ -7,7 +7,7 @@ use sentinel::domain::apply::{self, Item};
 use sentinel::domain::process::mark::Mark;
 use sentinel::domain::process::{Policy, RunRow, State};
 use sentinel::service::{Parts, wall_clock};
-use sentinel::store::{Message, Store};
+use sentinel::store::Message;
 use serde_json::json;
 
 use crate::harness::{Client, InProcess, envelope, eventually, stop, token};

@@ -11,7 +11,6 @@ use rusqlite::Connection;
 use sentinel::domain::ids::{ProcessId, TenantId};
 use sentinel::domain::log_row::{Level, LogRow};
 use sentinel::service::{Parts, wall_clock};
-use sentinel::store::Store;
 use serde_json::json;
 
 use crate::harness::{InProcess, envelope, eventually};

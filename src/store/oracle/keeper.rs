@@ -185,6 +185,21 @@ impl Keeper {
                 log::debug!("{busy}");
                 Ok(0)
             }
+            // One that cannot go stays until somebody looks; everything else goes on meanwhile.
+            Err(error)
+                if matches!(
+                    errors::class_of(&error),
+                    Class::Partition | Class::Missing | Class::Unknown
+                ) =>
+            {
+                let told = self.session.fail(CALL, &error);
+                log::error!(
+                    "old partitions of {table} stay: {:#}",
+                    errors::clean(&error.to_string())
+                );
+                log::debug!("{told}");
+                Ok(0)
+            }
             Err(error) => Err(self.session.fail(CALL, &error)),
         }
     }

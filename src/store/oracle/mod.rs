@@ -255,15 +255,19 @@ fn dequeue_condition(age: Option<Duration>) -> Condition {
     }
 }
 
+/// How long a fault is told after it has passed.
+const FAULT_SHOWN: Duration = Duration::from_secs(60);
+
 /// A session that was never needed has nothing to say.
 fn session_condition(state: &SessionState) -> Option<Condition> {
-    let detail = match (&state.fault, state.open_since) {
-        (Some(fault), _) => fault.clone(),
+    let fresh = state.fault.as_ref().filter(|(_, at)| at.elapsed() < FAULT_SHOWN);
+    let detail = match (fresh, state.open_since) {
+        (Some((fault, _)), _) => fault.clone(),
         (None, Some(since)) => format!("open for {} s", since.elapsed().as_secs()),
         (None, None) => return None,
     };
     let name = format!("session.{}", state.role);
-    Some(Condition { name, fine: state.fault.is_none(), detail })
+    Some(Condition { name, fine: fresh.is_none(), detail })
 }
 
 /// Whether the queue of the schema is the one that is wanted.
@@ -329,7 +333,7 @@ mod tests {
         let state = |fault: Option<&str>| SessionState {
             role: "reader-0".into(),
             open_since: None,
-            fault: fault.map(String::from),
+            fault: fault.map(|words| (words.to_string(), std::time::Instant::now())),
         };
         assert_eq!(session_condition(&state(None)), None);
         let line = session_condition(&state(Some("ORA-03113"))).unwrap();

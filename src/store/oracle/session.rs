@@ -60,8 +60,8 @@ pub struct SessionState {
     pub role: String,
     /// Since when it is open; None: it is not.
     pub open_since: Option<Instant>,
-    /// The last fault, if it came after the last success.
-    pub fault: Option<String>,
+    /// The last fault since it was opened, and when that was.
+    pub fault: Option<(String, Instant)>,
 }
 
 /// What all sessions of a store share.
@@ -312,13 +312,17 @@ impl Session {
         if !rolled_back {
             self.drop_connection();
         }
-        self.note_fault(words);
+        // A lost race is no fault: it is run again.
+        if !matches!(class, Class::Contention | Class::Deadlock | Class::QueueEmpty) {
+            self.note_fault(words);
+        }
         errors::told(call, class, words)
     }
 
     /// Takes note of an error for `/ready`, and leaves transaction and session alone.
     pub(super) fn note_fault(&self, words: &str) {
-        self.database.sessions.lock()[self.place].fault = Some(errors::clean(words));
+        let fault = (errors::clean(words), Instant::now());
+        self.database.sessions.lock()[self.place].fault = Some(fault);
     }
 
     /// Waits for a connection, `wait` at most, with pauses that grow.
