@@ -4,6 +4,7 @@
 //! connection and to its thread, so it cannot outlive a call that may have to reconnect.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use oracle::{Connection, Row};
 
@@ -15,7 +16,7 @@ use super::sql::{self, statement, text};
 use crate::domain::ids::{ProcessId, TenantId};
 use crate::domain::log_row::{Level, LogRow};
 use crate::domain::time::Timestamp;
-use crate::store::{LogFilter, LogSession, Page, Paged, Result, StoredLog};
+use crate::store::{Cursor, LogFilter, LogSession, Page, Paged, Received, Result, StoredLog};
 
 /// The kind of a cursor of this listing.
 const LOGS: u8 = b'l';
@@ -131,25 +132,100 @@ pub(super) fn page(
         wanted.push("to");
         binds.push(Bind::time(to));
     }
-    let mut levels = 0;
-    if let Some(least) = filter.level {
-        wanted.push("level");
-        for level in Level::ALL.into_iter().filter(|level| *level >= least) {
-            binds.push(Bind::text(level.as_str(), 5));
-            levels += 1;
+    for (name, id) in [("above", filter.log_id_above), ("max", filter.log_id_max)] {
+        if let Some(id) = id {
+            wanted.push(name);
+            binds.push(Bind::Integer(Some(id)));
         }
     }
+    let levels = bind_levels(filter, &mut wanted, &mut binds);
     binds.push(Bind::size(limit + 1));
     let ask = sql::repeated(&text(statement!("logs_page"), &wanted), "(:log_level)", levels);
     let mut rows =
         bind::query(connection, &ask, &binds, limit + 1, |row| stored(row, tenant, process))?;
     let more = rows.len() > limit;
     rows.truncate(limit);
-    let next = rows
-        .last()
-        .filter(|_| more)
-        .map(|last| cursor::write(LOGS, [last.row.logged_at.micros(), last.log_id], ""));
+    let next = rows.last().filter(|_| more).map(cursor_of);
     Ok(Paged { rows, next })
+}
+
+/// Adds the levels that a filter lets through. Returns how many.
+fn bind_levels(
+    filter: &LogFilter,
+    wanted: &mut Vec<&'static str>,
+    binds: &mut Vec<Bind<'_>>,
+) -> usize {
+    let Some(least) = filter.level else { return 0 };
+    wanted.push("level");
+    let levels = Level::ALL.into_iter().filter(|level| *level >= least);
+    let before = binds.len();
+    binds.extend(levels.map(|level| Bind::text(level.as_str(), 5)));
+    binds.len() - before
+}
+
+/// A line may become visible after one with a higher number, when its transaction ends later. What came in so long ago
+/// is committed or never will be, so followers go by that: they are behind by as much.
+const SETTLED_AFTER: Duration = Duration::from_secs(3);
+/// The newest line is looked for in so much of the newest first.
+const NEWEST_WITHIN: Duration = Duration::from_secs(2 * 24 * 3600);
+
+/// The highest number of a line before which everything is committed.
+pub(super) fn newest_id(connection: &Connection, now: Timestamp) -> oracle::Result<i64> {
+    let settled = now.minus(SETTLED_AFTER);
+    let recent = [Bind::time(settled), Bind::time(now.minus(NEWEST_WITHIN))];
+    let of = |row: &Row| bind::optional_integer(row, "log_id");
+    let ask = text(statement!("newest_log"), &["since"]);
+    let found = bind::query(connection, &ask, &recent, 1, of)?;
+    if let Some(id) = found.into_iter().next().flatten() {
+        return Ok(id);
+    }
+    let ask = text(statement!("newest_log"), &[]);
+    let found = bind::query(connection, &ask, &recent[..1], 1, of)?;
+    Ok(found.into_iter().next().flatten().unwrap_or(0))
+}
+
+/// Lines of a process after `filter.log_id_above`, in the order of their numbers.
+pub(super) fn new(
+    connection: &Connection,
+    tenant: &TenantId,
+    process: &ProcessId,
+    filter: &LogFilter,
+    limit: usize,
+    now: Timestamp,
+) -> oracle::Result<Received> {
+    let limit = limit.clamp(1, PAGE_ROWS_MAX);
+    let above = filter.log_id_above.unwrap_or(0);
+    // Before the rows are asked for: what is committed in between has a higher number or is in the answer.
+    let newest = newest_id(connection, now)?;
+    let newest = filter.log_id_max.map_or(newest, |max| newest.min(max)).max(above);
+    let mut binds = vec![
+        Bind::text(tenant.as_str(), 50),
+        Bind::text(process.as_str(), 100),
+        Bind::Integer(Some(above)),
+        Bind::time(now.minus(SETTLED_AFTER)),
+        Bind::Integer(Some(newest)),
+    ];
+    let mut wanted = vec!["max"];
+    for (name, moment) in [("from", filter.from), ("to", filter.to)] {
+        if let Some(moment) = moment {
+            wanted.push(name);
+            binds.push(Bind::time(moment));
+        }
+    }
+    let levels = bind_levels(filter, &mut wanted, &mut binds);
+    binds.push(Bind::size(limit + 1));
+    let ask = sql::repeated(&text(statement!("logs_new"), &wanted), "(:log_level)", levels);
+    let mut rows =
+        bind::query(connection, &ask, &binds, limit + 1, |row| stored(row, tenant, process))?;
+    let more = rows.len() > limit;
+    rows.truncate(limit);
+    let through = rows.last().filter(|_| more).map_or(newest, |last| last.log_id);
+    Ok(Received { rows, through, more })
+}
+
+/// The place of a line in its listing.
+pub(super) fn cursor_of(row: &StoredLog) -> Cursor {
+    cursor::write(LOGS, [row.row.logged_at.micros(), row.log_id], "")
 }
 
 /// Where a page begins.

@@ -21,8 +21,8 @@ use crate::domain::ids::{
 use crate::domain::process::{Policy, Row, RunRow, State, Status};
 use crate::domain::time::Timestamp;
 use crate::store::{
-    self, DeadLetterFilter, EventFilter, LogFilter, Page, Paged, ProcessFilter, ProcessView,
-    Result, StoreError, StoredEvent, StoredLog, StreamState,
+    self, Cursor, DeadLetterFilter, EventFilter, LogFilter, Page, Paged, ProcessFilter,
+    ProcessView, Received, Result, StoreError, StoredEvent, StoredLog, StreamState,
 };
 
 /// The kinds of cursors.
@@ -565,6 +565,28 @@ impl store::Reader for Reader {
         Ok(newest.map(|_| found))
     }
 
+    fn log_cursor(&self, row: &StoredLog) -> Cursor {
+        logs::cursor_of(row)
+    }
+
+    fn newest_log_id(&mut self) -> Result<i64> {
+        let now = self.health.now();
+        self.session.ask("newest log", |connection| logs::newest_id(connection, now))
+    }
+
+    fn new_logs(
+        &mut self,
+        tenant: &TenantId,
+        process: &ProcessId,
+        filter: &LogFilter,
+        limit: usize,
+    ) -> Result<Received> {
+        let now = self.health.now();
+        self.ask("read new logs", tenant, |connection| {
+            logs::new(connection, tenant, process, filter, limit, now)
+        })
+    }
+
     fn dead_letters(
         &mut self,
         tenant: &TenantId,
@@ -760,6 +782,7 @@ mod tests {
             statement!("list_dead_letters"),
             statement!("logs_page"),
             statement!("logs_newest"),
+            statement!("logs_new"),
         ] {
             assert!(text(file, &[]).contains("tenant_id = :tenant_id"), "law 7: {file}");
         }
