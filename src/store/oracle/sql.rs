@@ -7,7 +7,7 @@
 /// Gives the text of a statement's file by its name.
 macro_rules! statement {
     ($name:literal) => {
-        include_str!(concat!("../../../sql/oracle/statements/", $name, ".sql"))
+        include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/sql/oracle/statements/", $name, ".sql"))
     };
 }
 pub(super) use statement;
