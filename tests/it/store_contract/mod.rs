@@ -79,9 +79,9 @@ fn each(clause: impl Fn(&mut Site)) {
 fn say_what_is_skipped() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        let why = match std::env::var_os("SENTINEL_TEST_ORACLE_URL") {
-            None => "SENTINEL_TEST_ORACLE_URL is not set",
-            Some(_) => "this build has no Oracle store",
+        let why = match std::env::var_os("SENTINEL_TEST_ORACLE_DSN") {
+            None => "SENTINEL_TEST_ORACLE_DSN is not set",
+            Some(_) => "its clauses are not yet held against Oracle; oracle_live is",
         };
         let _ = writeln!(std::io::stderr(), "SKIPPED: the store contract on Oracle: {why}");
     });
