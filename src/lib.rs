@@ -13,6 +13,7 @@
 // domain: no I/O, no clock, no threads.
 pub mod domain;
 // ground: what the threads stand on.
+pub mod certificates;
 pub mod component;
 pub mod config;
 pub mod live;

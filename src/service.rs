@@ -14,11 +14,13 @@ use anyhow::Context;
 use crossbeam::channel::{self, Receiver, Sender};
 use parking_lot::Mutex;
 
+use crate::certificates::ServerIdentity;
 use crate::component::{Component, End};
 use crate::config::{Config, Database, Mode, OracleDatabase};
 use crate::domain::process::Policy;
 use crate::domain::time::Timestamp;
 use crate::http::auth::{Authenticator, Refresher};
+use crate::http::Port;
 use crate::http::front::{Front, FrontHandle};
 use crate::http::limits::Limits;
 use crate::http::worker;
@@ -67,6 +69,7 @@ pub struct Service {
     ended: Receiver<String>,
     draining: Arc<AtomicBool>,
     front: Front,
+    identities: Vec<Arc<ServerIdentity>>,
     loops: FrontHandle,
     store: Arc<dyn Store>,
     metrics: Arc<Metrics>,
@@ -118,8 +121,10 @@ impl Service {
         };
         let (authenticator, keys) =
             Authenticator::new(config).context("the keys that tokens are checked with")?;
-        let front = Front::bind(config.listen, config.metrics, config.http_loops, limits(config))
-            .with_context(|| bind_advice(config))?;
+        let mut front =
+            Front::bind(config.listen, config.metrics, config.http_loops, limits(config))
+                .with_context(|| bind_advice(config))?;
+        let identities = secure(&mut front, config)?;
 
         let (postings, posted) = channel::bounded(config.queue_capacity);
         let (log_postings, log_posted) = channel::bounded(config.queue_capacity);
@@ -137,6 +142,7 @@ impl Service {
             body_bytes_max: config.body_bytes_max,
             batch_bytes_max: config.batch_bytes_max,
             development: config.mode == Mode::Development,
+            asks_clients: config.tls.asks_clients(),
             draining: Arc::clone(&draining),
             front: front.handle(),
             threads: {
@@ -151,6 +157,7 @@ impl Service {
             draining,
             loops: front.handle(),
             front,
+            identities,
             store: Arc::clone(&store),
             metrics: Arc::clone(&metrics),
             shared: Arc::clone(&shared),
@@ -321,6 +328,21 @@ impl Service {
         self.components.iter().filter_map(stalled).collect()
     }
 
+    /// Reads the certificates again. New connections get the new ones, open ones go on as they are.
+    pub fn reload_certificates(&self) {
+        self.identities.iter().for_each(|identity| identity.reload());
+    }
+
+    /// Reads the certificates again whose files have changed.
+    pub fn look_at_certificates(&self) {
+        self.identities.iter().for_each(|identity| identity.look());
+    }
+
+    /// Whether there are certificates to look at.
+    pub fn has_certificates(&self) -> bool {
+        !self.identities.is_empty()
+    }
+
     /// Makes `/ready` fail, so that balancers send nothing new here.
     pub fn fail_readiness(&self) {
         self.draining.store(true, Ordering::Relaxed);
@@ -387,6 +409,7 @@ impl Waiting {
     pub fn start(config: &Config, why: &str) -> anyhow::Result<Self> {
         let mut front = Front::bind(config.listen, config.metrics, 1, limits(config))
             .with_context(|| bind_advice(config))?;
+        secure(&mut front, config)?;
         let (jobs, queue) = channel::bounded(1);
         let (ended, _) = channel::unbounded();
         let lobby = Lobby::new(Arc::from(why), config.mode == Mode::Development);
@@ -463,6 +486,23 @@ pub fn settings(config: &Config) -> Settings {
 /// How long silence is borne.
 pub fn policy(config: &Config) -> Policy {
     Policy { timeout: config.process_timeout, heartbeat_interval: config.heartbeat_interval }
+}
+
+/// Has the ports speak TLS that are to.
+fn secure(front: &mut Front, config: &Config) -> anyhow::Result<Vec<Arc<ServerIdentity>>> {
+    let ports = [
+        (Port::Api, "API", &config.tls.api),
+        (Port::Metrics, "metrics", &config.tls.metrics),
+    ];
+    let mut identities = Vec::new();
+    for (port, name, files) in ports {
+        let Some(files) = files else { continue };
+        let identity = ServerIdentity::open(name, files.clone())
+            .with_context(|| format!("the certificate of the {name} port"))?;
+        front.secure(port, &identity);
+        identities.push(identity);
+    }
+    Ok(identities)
 }
 
 fn limits(config: &Config) -> Limits {

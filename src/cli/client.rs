@@ -7,15 +7,16 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use rustls::ClientConfig;
+use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts};
 
 use super::exit::{Code, Exit};
 use super::token;
+use crate::certificates::{self, ClientPair};
 use crate::config::{self, Overrides};
 use crate::domain::ids::TenantId;
-use crate::http::auth::{Role, tls};
+use crate::http::auth::{self, Role, roots};
 
-/// Whose data a development token is for, when the environment does not say otherwise.
-const TENANT_DEFAULT: &str = "demo";
 /// How long it may take to reach the service.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
 /// The longest answer that is read: all that a client command asks for is short.
@@ -155,7 +156,9 @@ impl Answer {
             401 => {
                 " (the token is missing, has run out, or is from somebody else: check SENTINEL_TOKEN)"
             }
-            403 => " (the token is known but may not do this: it needs another role)",
+            403 => {
+                " (the token is known but may not do this: it needs another role, or SENTINEL_CLIENT_CERT_FILE)"
+            }
             404 => {
                 " (nothing of that name for this token's tenant, or SENTINEL_URL is not the service)"
             }
@@ -201,11 +204,8 @@ impl Token {
         if let Some(token) = &settings.token {
             return Ok(Self::Given(token.clone()));
         }
-        let tenant = std::env::var("SENTINEL_TENANT").ok().filter(|tenant| !tenant.is_empty());
-        let tenant = TenantId::parse(tenant.as_deref().unwrap_or(TENANT_DEFAULT))
-            .map_err(|error| Exit::new(Code::Configuration, format!("SENTINEL_TENANT: {error}")))?;
-        let mut token =
-            Self::Development { folder: settings.data_folder.clone(), tenant, made: None };
+        let (folder, tenant) = (settings.data_folder.clone(), settings.tenant.clone());
+        let mut token = Self::Development { folder, tenant, made: None };
         token.bearer().context(
             "there is no token: set SENTINEL_TOKEN or SENTINEL_TOKEN_FILE, or run where the development key is",
         )?;
@@ -260,7 +260,15 @@ fn checked_url(url: &str) -> Result<String, Exit> {
 }
 
 fn agent(settings: &config::Client) -> anyhow::Result<ureq::Agent> {
-    let tls = tls(settings.ca_file.as_deref())
+    let shown = certificate(settings)?
+        .map(|pair| {
+            let chain: Vec<Certificate<'static>> =
+                pair.chain.iter().map(|der| Certificate::from_der(der).to_owned()).collect();
+            let key = PrivateKey::from_pem(pair.key_pem.as_bytes())?;
+            anyhow::Ok(ClientCert::new_with_certs(&chain, key))
+        })
+        .transpose()?;
+    let tls = auth::tls(settings.ca_file.as_deref(), shown)
         .map_err(|error| Exit::new(Code::Configuration, format!("SENTINEL_CA_FILE: {error:#}")))?;
     let config = ureq::Agent::config_builder()
         .tls_config(tls)
@@ -274,11 +282,36 @@ fn agent(settings: &config::Client) -> anyhow::Result<ureq::Agent> {
     Ok(config.build().new_agent())
 }
 
+/// The certificate to show, if one is named.
+fn certificate(settings: &config::Client) -> Result<Option<ClientPair>, Exit> {
+    let Some((chain, key)) = &settings.certificate else { return Ok(None) };
+    certificates::client_pair(chain, key).map(Some).map_err(|error| {
+        let names = "SENTINEL_CLIENT_CERT_FILE and SENTINEL_CLIENT_KEY_FILE";
+        Exit::new(Code::Configuration, format!("{names}: {error:#}"))
+    })
+}
+
+/// What a command needs that speaks TLS itself.
+///
+/// # Errors
+/// When a file that is set cannot be used.
+pub fn tls(overrides: Overrides) -> anyhow::Result<Arc<ClientConfig>> {
+    let settings = config::Client::from_environment(overrides)?;
+    let name = |error| Exit::new(Code::Configuration, format!("SENTINEL_CA_FILE: {error:#}"));
+    let authorities = match roots(settings.ca_file.as_deref()).map_err(name)? {
+        RootCerts::Specific(authorities) => authorities,
+        // The built-in ones know no private service, and no public one is to be put under load.
+        _ => Arc::default(),
+    };
+    let pair = certificate(&settings)?;
+    certificates::client_config(authorities.iter().map(Certificate::der), pair)
+}
+
 fn unreachable_words(url: &str, error: &ureq::Error) -> anyhow::Error {
     let hint = match error {
         ureq::Error::HostNotFound => "is the host's name right?",
         ureq::Error::Tls(_) | ureq::Error::Rustls(_) => {
-            "is SENTINEL_CA_FILE the authority that signed the service's certificate?"
+            "is SENTINEL_CA_FILE the authority that signed the service's certificate, and does the service want one of yours (SENTINEL_CLIENT_CERT_FILE)?"
         }
         ureq::Error::Timeout(_) => "is a firewall in between, or is the service overloaded?",
         _ => "is it running, and is SENTINEL_URL its address?",
@@ -331,6 +364,8 @@ mod tests {
             url_is_given: false,
             token: None,
             ca_file: None,
+            certificate: None,
+            tenant: TenantId::parse("demo").unwrap(),
             data_folder: folder.to_path_buf(),
         }
     }

@@ -123,8 +123,9 @@ fn dispatch(command_line: CommandLine) -> anyhow::Result<ExitCode> {
         Some(Command::Run(args)) => return Ok(run::run(args, overrides)?.into()),
         Some(Command::Health(args)) => health::run(&args, overrides)?,
         Some(Command::Load(args)) => {
-            let token = client::bearer_token(overrides)?;
-            load::run(args, token)?;
+            let token = client::bearer_token(overrides.clone())?;
+            let tls = args.url.starts_with("https:").then(|| client::tls(overrides)).transpose()?;
+            load::run(args, token, tls)?;
         }
         Some(Command::Token(args)) => token::run(&args, overrides)?,
         Some(Command::CheckConfig(args)) => check_config::run(&args, overrides)?,

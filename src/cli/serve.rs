@@ -26,6 +26,8 @@ const STORE_PATIENCE: Duration = Duration::from_secs(60);
 const STORE_PAUSE: Duration = Duration::from_millis(500);
 /// Between two attempts at a database that is out of reach.
 const DATABASE_PAUSE: Duration = Duration::from_secs(5);
+/// Between two looks at the files of the certificates: whoever renews them need not tell us.
+const CERTIFICATES_LOOK: Duration = Duration::from_secs(2);
 
 /// Serves until it is told to stop.
 ///
@@ -149,6 +151,11 @@ fn signals(ended: Sender<String>) -> anyhow::Result<(Receiver<i32>, Component, H
 /// Waits for a reason to stop. Returns the name of the thread that ended uninvited, if that is the reason.
 fn wait(service: &Service, signals: &Receiver<i32>, log: &logging::Handle) -> Option<String> {
     let mut watchdog = Watchdog::from_surroundings(Instant::now());
+    // Whoever renews certificates need not tell us.
+    let pause = |watchdog: &Watchdog, now| {
+        let pause = watchdog.pause(now);
+        if service.has_certificates() { pause.min(CERTIFICATES_LOOK) } else { pause }
+    };
     loop {
         let now = Instant::now();
         watchdog.look(now, || service.stalled(now));
@@ -157,6 +164,7 @@ fn wait(service: &Service, signals: &Receiver<i32>, log: &logging::Handle) -> Op
                 Ok(SIGHUP) => watchdog::reloading(|| {
                     log.reload();
                     log::info!("the log filter is read again");
+                    service.reload_certificates();
                 }),
                 Ok(signal) => {
                     log::info!(signal; "told to stop");
@@ -170,7 +178,9 @@ fn wait(service: &Service, signals: &Receiver<i32>, log: &logging::Handle) -> Op
                 log::error!(thread_name = name.as_str(); "a thread ended uninvited");
                 return Some(name);
             }
-            default(watchdog.pause(now)) => {}
+            default(pause(&watchdog, now)) => {
+                service.look_at_certificates();
+            }
         }
     }
 }

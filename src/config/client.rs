@@ -8,10 +8,18 @@ use super::problems::Problems;
 use super::raw::{Overrides, RawConfig, Surroundings};
 use super::reader::Reader;
 use super::variables::NONE;
+use crate::domain::ids::TenantId;
 
 /// The settings that a client reads.
-const NAMES: [&str; 4] =
-    ["SENTINEL_URL", "SENTINEL_TOKEN", "SENTINEL_CA_FILE", "SENTINEL_DATABASE"];
+const NAMES: [&str; 7] = [
+    "SENTINEL_URL",
+    "SENTINEL_TOKEN",
+    "SENTINEL_CA_FILE",
+    "SENTINEL_CLIENT_CERT_FILE",
+    "SENTINEL_CLIENT_KEY_FILE",
+    "SENTINEL_TENANT",
+    "SENTINEL_DATABASE",
+];
 
 /// What the client commands need.
 #[derive(Clone, PartialEq, Eq)]
@@ -21,6 +29,10 @@ pub struct Client {
     pub url_is_given: bool,
     pub token: Option<String>,
     pub ca_file: Option<PathBuf>,
+    /// The certificate to show, and its key.
+    pub certificate: Option<(PathBuf, PathBuf)>,
+    /// Whose data a token is for that is signed with the development key.
+    pub tenant: TenantId,
     /// Where the development key is, if the service runs on this machine.
     pub data_folder: PathBuf,
 }
@@ -61,7 +73,22 @@ impl Client {
 }
 
 pub(super) fn client(reader: &mut Reader<'_>, data_folder: PathBuf) -> Client {
+    let certificate = reader.text("SENTINEL_CLIENT_CERT_FILE", NONE).map(PathBuf::from);
+    let key = reader.text("SENTINEL_CLIENT_KEY_FILE", NONE).map(PathBuf::from);
+    if certificate.is_some() != key.is_some() {
+        reader.problems.add(
+            "SENTINEL_CLIENT_CERT_FILE and SENTINEL_CLIENT_KEY_FILE",
+            "belong together; set both or none",
+        );
+    }
+    let tenant = reader.text_or_default("SENTINEL_TENANT");
+    let tenant = TenantId::parse(&tenant).unwrap_or_else(|error| {
+        reader.problem("SENTINEL_TENANT", error.to_string());
+        TenantId::parse("demo").expect("it is a name")
+    });
     Client {
+        certificate: certificate.zip(key),
+        tenant,
         url_is_given: reader.is_given("SENTINEL_URL"),
         url: reader.text_or_default("SENTINEL_URL"),
         token: reader.text("SENTINEL_TOKEN", NONE),

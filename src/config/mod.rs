@@ -13,6 +13,7 @@ mod oracle;
 mod problems;
 mod raw;
 mod reader;
+mod tls;
 mod variables;
 mod web_address;
 
@@ -27,6 +28,7 @@ pub use mode::{Mode, Provider};
 pub use oracle::{Database, OracleDatabase};
 pub use problems::{Problem, Problems, Warning};
 pub use raw::{Given, Origin, Overrides, RawConfig, Surroundings};
+pub use tls::Tls;
 pub use variables::{Support, VARIABLES, Variable};
 pub use web_address::{WebAddress, WebAddressError};
 
@@ -60,6 +62,7 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Where the metrics are served; None: off.
     pub metrics: Option<SocketAddr>,
+    pub tls: Tls,
     pub mode: Mode,
     pub default_role: DefaultRole,
     pub http_loops: usize,
@@ -135,13 +138,17 @@ impl Config {
                 reader.problem("SENTINEL_DATABASE", mode::RULES_OUT_DEVELOPMENT);
             }
         }
+        let production = mode != Mode::Development;
+        let tls = tls::tls(&mut reader, surroundings, production, &mut warnings);
         let plaintext = reader.word("SENTINEL_PLAINTEXT", NONE, &[("allow", ())]);
-        if mode != Mode::Development && !listen.ip().is_loopback() && plaintext.is_none() {
+        // A file that was named and cannot be used has its own problem.
+        let encrypted = tls.api.is_some() || reader.is_given("SENTINEL_TLS_CERT_FILE");
+        if production && !encrypted && !listen.ip().is_loopback() && plaintext.is_none() {
             reader.problem(
                 "SENTINEL_PLAINTEXT",
                 format!(
-                    "{} would be served without TLS; set SENTINEL_PLAINTEXT=allow where a mesh or proxy \
-                     terminates TLS, or SENTINEL_LISTEN_ADDRESS=127.0.0.1",
+                    "{} would be served without TLS; set SENTINEL_TLS_CERT_FILE and SENTINEL_TLS_KEY_FILE, \
+                     SENTINEL_PLAINTEXT=allow where a mesh or proxy terminates TLS, or SENTINEL_LISTEN_ADDRESS=127.0.0.1",
                     listen.ip()
                 ),
             );
@@ -171,6 +178,7 @@ impl Config {
             database,
             listen,
             metrics: (metrics_port != 0).then(|| SocketAddr::new(listen.ip(), metrics_port)),
+            tls,
             mode,
             default_role,
             http_loops: usize::try_from(reader.number_or("SENTINEL_HTTP_LOOPS", loops, 1..=64))

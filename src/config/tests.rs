@@ -183,8 +183,7 @@ fn every_way_to_get_it_wrong_is_named_with_what_to_do() {
         ),
         (
             &[("SENTINEL_TLS_CERT_FILE", "/cert")],
-            "SENTINEL_TLS_CERT_FILE: is not supported by this build yet; unset it\n\
-             SENTINEL_TLS_CERT_FILE: rules out development mode; set OAUTH2_ISSUER_URI to your identity provider, or unset it",
+            "SENTINEL_TLS_CERT_FILE: rules out development mode; set OAUTH2_ISSUER_URI to your identity provider, or unset it",
         ),
         (
             &[("SENTINEL_LISTEN_ADDRESS", "0.0.0.0")],
@@ -200,7 +199,46 @@ fn every_way_to_get_it_wrong_is_named_with_what_to_do() {
         ),
         (
             &[ISSUER],
-            "SENTINEL_PLAINTEXT: 0.0.0.0 would be served without TLS; set SENTINEL_PLAINTEXT=allow where a mesh or proxy terminates TLS, or SENTINEL_LISTEN_ADDRESS=127.0.0.1",
+            "SENTINEL_PLAINTEXT: 0.0.0.0 would be served without TLS; set SENTINEL_TLS_CERT_FILE and SENTINEL_TLS_KEY_FILE, SENTINEL_PLAINTEXT=allow where a mesh or proxy terminates TLS, or SENTINEL_LISTEN_ADDRESS=127.0.0.1",
+        ),
+        (
+            &[ISSUER, ("SENTINEL_TLS_CERT_FILE", "/cert")],
+            "SENTINEL_TLS_CERT_FILE: needs its private key; set SENTINEL_TLS_KEY_FILE",
+        ),
+        (
+            &[ISSUER, PLAINTEXT, ("SENTINEL_TLS_KEY_FILE", "/key")],
+            "SENTINEL_TLS_KEY_FILE: needs its certificate; set SENTINEL_TLS_CERT_FILE",
+        ),
+        (
+            &[ISSUER, PLAINTEXT, ("SENTINEL_METRICS_TLS_CERT_FILE", "/cert")],
+            "SENTINEL_METRICS_TLS_CERT_FILE: needs its private key; set SENTINEL_METRICS_TLS_KEY_FILE",
+        ),
+        (
+            &[ISSUER, PLAINTEXT, ("SENTINEL_TLS_CLIENT_AUTH", "required")],
+            "SENTINEL_TLS_CLIENT_AUTH: needs to know who may sign: set SENTINEL_TLS_CLIENT_CA_FILE, or unset it",
+        ),
+        (
+            &[ISSUER, PLAINTEXT, ("SENTINEL_TLS_CLIENT_AUTH", "maybe")],
+            "SENTINEL_TLS_CLIENT_AUTH: \"maybe\" is not `off` or `optional` or `required`",
+        ),
+        (
+            &[ISSUER, PLAINTEXT, ("SENTINEL_TLS_CLIENT_CA_FILE", "/ca")],
+            "SENTINEL_TLS_CLIENT_CA_FILE: means nothing without TLS; set SENTINEL_TLS_CERT_FILE, or unset it",
+        ),
+        (
+            &[ISSUER, PLAINTEXT, ("SENTINEL_METRICS_TLS_CLIENT_CA_FILE", "/ca")],
+            "SENTINEL_METRICS_TLS_CLIENT_CA_FILE: means nothing without TLS; set SENTINEL_METRICS_TLS_CERT_FILE or SENTINEL_TLS_CERT_FILE, or unset it",
+        ),
+        (
+            &[ISSUER, ("SENTINEL_TLS_CERT_FILE", "/nowhere"), ("SENTINEL_TLS_KEY_FILE", "/secret"), ("SENTINEL_TLS_CLIENT_CA_FILE", "/nowhere")],
+            "SENTINEL_TLS_CERT_FILE: cannot read /nowhere: entity not found; name a file that the service may read\n\
+             SENTINEL_TLS_CLIENT_CA_FILE: cannot read /nowhere: entity not found; name a file that the service may read\n\
+             SENTINEL_TLS_KEY_FILE: /secret holds no private key; name a PEM file with a PKCS#8, PKCS#1 or SEC1 key",
+        ),
+        (&[("SENTINEL_TENANT", "a/b")], "SENTINEL_TENANT: "),
+        (
+            &[("SENTINEL_CLIENT_CERT_FILE", "/cert")],
+            "SENTINEL_CLIENT_CERT_FILE and SENTINEL_CLIENT_KEY_FILE: belong together; set both or none",
         ),
         (&[("SENTINEL_PLAINTEXT", "yes")], "SENTINEL_PLAINTEXT: \"yes\" is not `allow`"),
         (

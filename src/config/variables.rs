@@ -89,13 +89,13 @@ pub const VARIABLES: &[Variable] = &[
         variable("SENTINEL_HTTP_PORT", "8090", "port of the API and the UI; 0: any free port"),
     ),
     variable("PROMETHEUS_METRICS_PORT", "9090", "port of the metrics; 0: off"),
-    not_yet("SENTINEL_TLS_CERT_FILE", NONE, "certificate chain: TLS 1.3 on the API port"),
-    not_yet("SENTINEL_TLS_KEY_FILE", NONE, "its private key"),
-    not_yet("SENTINEL_TLS_CLIENT_CA_FILE", NONE, "who may sign client certificates"),
-    not_yet(
+    variable("SENTINEL_TLS_CERT_FILE", NONE, "certificate chain: TLS 1.3 on the API port"),
+    variable("SENTINEL_TLS_KEY_FILE", NONE, "its private key"),
+    variable("SENTINEL_TLS_CLIENT_CA_FILE", NONE, "who may sign client certificates"),
+    variable(
         "SENTINEL_TLS_CLIENT_AUTH",
         "optional once a CA is set",
-        "client certificates: `off`, `optional` or `required`",
+        "client certificates: `off`, `optional` (`/internal/*` and `/metrics` need one) or `required`",
     ),
     variable(
         "SENTINEL_PLAINTEXT",
@@ -107,9 +107,9 @@ pub const VARIABLES: &[Variable] = &[
         "read",
         "what a token without any `sentinel:*` role may do: `read` or `none`",
     ),
-    not_yet("SENTINEL_METRICS_TLS_CERT_FILE", "the API's", "certificate chain of the metrics port"),
-    not_yet("SENTINEL_METRICS_TLS_KEY_FILE", "the API's", "its private key"),
-    not_yet("SENTINEL_METRICS_TLS_CLIENT_CA_FILE", "the API's", "who may sign scrapers"),
+    variable("SENTINEL_METRICS_TLS_CERT_FILE", "the API's", "certificate chain of the metrics port"),
+    variable("SENTINEL_METRICS_TLS_KEY_FILE", "the API's", "its private key"),
+    variable("SENTINEL_METRICS_TLS_CLIENT_CA_FILE", "the API's", "who may sign the certificate that a scraper must show"),
     also(
         "OAUTH2_ISSUER",
         variable("OAUTH2_ISSUER_URI", NONE, "identity provider; unset: development mode"),
@@ -194,6 +194,9 @@ pub const VARIABLES: &[Variable] = &[
     variable("SENTINEL_URL", "http://127.0.0.1:8090", "service that the client commands talk to"),
     secret(variable("SENTINEL_TOKEN", NONE, "token that the client commands send")),
     variable("SENTINEL_CA_FILE", "system roots", "private CA of that service"),
+    variable("SENTINEL_CLIENT_CERT_FILE", NONE, "certificate that the client commands show"),
+    variable("SENTINEL_CLIENT_KEY_FILE", NONE, "its private key"),
+    variable("SENTINEL_TENANT", "demo", "tenant of the token that client commands sign with the development key"),
 ];
 
 /// Settings that mean something with an Oracle database only.

@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Registry, Token};
@@ -12,6 +13,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use super::Port;
 use super::gate::Gate;
 use super::limits::BACKLOG;
+use crate::certificates::ServerIdentity;
 
 /// So many errors in one pass, and the rest waits for the next: an error that stays must not hold the loop.
 const ERRORS_PER_PASS: usize = 16;
@@ -58,6 +60,8 @@ pub(super) enum Ready {
 pub(super) struct Acceptor {
     listener: TcpListener,
     pub(super) port: Port,
+    /// What is shown to those who come in here; None: plaintext.
+    pub(super) identity: Option<Arc<ServerIdentity>>,
     pub(super) ready: Ready,
     errors: usize,
 }
@@ -71,7 +75,7 @@ impl Acceptor {
     ) -> io::Result<Self> {
         let mut listener = TcpListener::from_std(socket.into());
         registry.register(&mut listener, token, Interest::READABLE)?;
-        Ok(Self { listener, port, ready: Ready::No, errors: 0 })
+        Ok(Self { listener, port, identity: None, ready: Ready::No, errors: 0 })
     }
 
     /// Takes one connection. None: there is none, or none can be taken now, and `ready` says how to go on.

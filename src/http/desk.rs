@@ -1,7 +1,6 @@
 //! Where a loop answers its connections. This module joins the clerk, the way to the workers and the return addresses
 //! to one [`Responder`], for one connection at a time.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use crossbeam::channel::{Sender, TrySendError};
@@ -13,7 +12,7 @@ use super::limits::{READ_BYTES, SPARE_BUFFERS_MAX};
 use super::parse::Refusal;
 use super::reply::Facts;
 use super::worker::{Job, Work};
-use super::{App, Head, Port, Request};
+use super::{App, Head, Peer, Port, Request};
 use crate::mailbox::Address;
 
 /// What a loop needs to answer, whichever the connection.
@@ -62,7 +61,7 @@ pub(super) struct Desk<'d, A: App> {
     /// The generation of the connection's exchange at hand.
     pub(super) exchange: &'d mut u32,
     pub(super) slot: u32,
-    pub(super) peer: IpAddr,
+    pub(super) peer: &'d mut Peer,
     pub(super) port: Port,
 }
 
@@ -106,7 +105,7 @@ where
         out: &mut Vec<u8>,
     ) -> Outcome<A::Stream> {
         let address = self.next_address();
-        let (peer, port) = (self.peer, self.port);
+        let (peer, port) = (self.peer.clone(), self.port);
         let work = Work::Request { bytes, head_bytes, admitted, facts, peer, port };
         let letterbox = Arc::clone(&self.office.letterbox);
         // Never a blocking send: everybody else on this loop would wait, too.

@@ -13,6 +13,7 @@ use super::limits::Limits;
 use super::poll_loop::{PollLoop, WAKE, listener_token};
 use super::worker::Job;
 use super::{App, Port};
+use crate::certificates::ServerIdentity;
 use crate::component::Component;
 
 /// What a loop is given to start with.
@@ -66,6 +67,14 @@ impl Front {
         let handle = FrontHandle { wakers, gate: Arc::clone(&gate) };
         let seats = seats.into_iter().map(Some).collect();
         Ok(Self { seats, limits: Arc::new(limits), gate, api, metrics, handle })
+    }
+
+    /// Has everybody who comes in by `port` speak TLS. To be called before the loops start.
+    pub fn secure(&mut self, port: Port, identity: &Arc<ServerIdentity>) {
+        let acceptors = self.seats.iter_mut().flatten().flat_map(|seat| &mut seat.acceptors);
+        for acceptor in acceptors.filter(|acceptor| acceptor.port == port) {
+            acceptor.identity = Some(Arc::clone(identity));
+        }
     }
 
     /// The address of the API, with its real port.

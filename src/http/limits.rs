@@ -33,6 +33,8 @@ pub const LINGER_BYTES_MAX: usize = 1 << 20;
 pub const BACKLOG: i32 = 1024;
 /// Connections accepted in one turn before those that are already here get theirs.
 pub const ACCEPTS_PER_TURN: usize = 256;
+/// What TLS itself may have to say to a peer that takes nothing, such as answers to changes of keys.
+pub const UNSENT_TLS_BYTES_MAX: usize = 256 << 10;
 /// Answers handed out in one round, between two read snapshots.
 pub const POSTS_PER_ROUND: usize = 1024;
 /// Events taken from the kernel at once.
@@ -45,6 +47,8 @@ pub const RETRY_PAUSE: Duration = Duration::from_millis(10);
 /// The bounds that are set at start.
 #[derive(Debug, Clone)]
 pub struct Limits {
+    /// From the accept to the end of the TLS handshake: cut off after.
+    pub handshake_time: Duration,
     /// Request line and fields together: 431 above.
     pub head_bytes_max: usize,
     /// From the first byte of a head to its last: 408 after.
@@ -70,6 +74,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
+            handshake_time: Duration::from_secs(5),
             head_bytes_max: 16 << 10,
             head_time: Duration::from_secs(10),
             body_time: Duration::from_secs(30),

@@ -31,6 +31,7 @@ use std::time::Instant;
 use bumpalo::Bump;
 pub use tiny_http::Method;
 
+use crate::certificates::PeerCertificate;
 use crate::live::Subscription;
 use crate::mailbox::{Answer, ReplyTo};
 
@@ -39,6 +40,20 @@ use crate::mailbox::{Answer, ReplyTo};
 pub enum Port {
     Api,
     Metrics,
+}
+
+/// Who is at the other end of a connection.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    pub address: IpAddr,
+    /// What it has proven in the handshake; None without TLS, and where it has shown none.
+    pub certificate: Option<Arc<PeerCertificate>>,
+}
+
+impl From<IpAddr> for Peer {
+    fn from(address: IpAddr) -> Self {
+        Self { address, certificate: None }
+    }
 }
 
 /// The head of a request: complete, checked, body still to come.
@@ -53,6 +68,8 @@ pub struct Head<'r> {
     /// None: chunked.
     pub content_length: Option<usize>,
     pub peer: IpAddr,
+    /// What the peer has proven with TLS. It stands in for no token.
+    pub certificate: Option<&'r PeerCertificate>,
     pub port: Port,
 }
 

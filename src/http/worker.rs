@@ -4,7 +4,6 @@
 //! A worker never touches a socket, so it can't be held up by a peer.
 
 use std::io;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -16,7 +15,7 @@ use super::connection::{Outcome, with_request};
 use super::letterbox::{self, Letterbox, Post};
 use super::limits::SPARE_BYTES_MAX;
 use super::reply::Facts;
-use super::{App, Port};
+use super::{App, Peer, Port};
 use crate::component::{Component, await_work, begin_step};
 use crate::mailbox::Address;
 
@@ -36,7 +35,7 @@ pub(super) enum Work<A: App> {
         head_bytes: usize,
         admitted: A::Admitted,
         facts: Facts,
-        peer: IpAddr,
+        peer: Peer,
         port: Port,
     },
     /// Make the next piece of a streamed body.
@@ -106,7 +105,7 @@ where
                 self.clerk.turn_to(SystemTime::now());
                 let back = letterbox::Slip { letterbox: &letterbox, address };
                 let (clerk, out) = (&mut self.clerk, &mut self.out);
-                let outcome = with_request(&bytes, head_bytes, peer, port, |request| {
+                let outcome = with_request(&bytes, head_bytes, &peer, port, |request| {
                     clerk.handle(request, admitted, &back, facts, out)
                 });
                 self.post_of(outcome, bytes, address)

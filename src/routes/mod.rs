@@ -36,7 +36,9 @@ use crate::http::auth::{
     self, AuthError, Authenticator, KEYS_WAIT, Principal, Recent, Role, unix_seconds,
 };
 use crate::http::front::FrontHandle;
-use crate::http::{Admission, App, Handled, Head, Onward, Place, Reply, Request, ReturnAddress};
+use crate::http::{
+    Admission, App, Handled, Head, Onward, Place, Port, Reply, Request, ReturnAddress,
+};
 use crate::intake::Posting;
 use crate::live::Hub;
 use crate::log_writer::LogPosting;
@@ -72,6 +74,8 @@ pub struct Shared {
     pub batch_bytes_max: usize,
     /// Answers only to loopback host names, and `/metrics` to anybody.
     pub development: bool,
+    /// The API asks its clients for certificates, so routes can demand one.
+    pub asks_clients: bool,
     /// The service is stopping: `/ready` says so.
     pub draining: Arc<AtomicBool>,
     /// What the ports count.
@@ -234,10 +238,21 @@ impl Desk {
                 ));
             }
         };
+        if route.certificate
+            && self.shared.asks_clients
+            && head.port == Port::Api
+            && head.certificate.is_none()
+        {
+            return Err(Problem::new(
+                Kind::CertificateRequired,
+                "this path is for services and scrapers that show a client certificate; connect with one",
+            ));
+        }
         let needed = match (route.scope, head.port) {
-            (Scope::Open, _) | (Scope::Scrape, crate::http::Port::Metrics) => None,
-            (Scope::Scrape, crate::http::Port::Api) => {
-                (!self.shared.development).then_some(Role::Read)
+            (Scope::Open, _) | (Scope::Scrape, Port::Metrics) => None,
+            (Scope::Scrape, Port::Api) => {
+                let known = self.shared.development || head.certificate.is_some();
+                (!known).then_some(Role::Read)
             }
             (Scope::Read, _) => Some(Role::Read),
             (Scope::Write, _) => Some(Role::Write),
@@ -251,8 +266,9 @@ impl Desk {
             return Err(unauthorized("there is more than one Authorization field"));
         }
         let authenticator = &self.shared.authenticator;
+        let (tokens, now_s) = (&mut self.tokens, unix_seconds());
         let caller =
-            match authenticator.check_again(&mut self.tokens, authorization, unix_seconds()) {
+            match authenticator.check_again(tokens, authorization, head.certificate, now_s) {
                 Ok(principal) => {
                     allowed(&principal, needed)?;
                     Caller::Known(principal)
@@ -311,7 +327,12 @@ impl Desk {
                 let found = self
                     .shared
                     .authenticator
-                    .check_waiting(Some(&authorization), unix_seconds(), KEYS_WAIT)
+                    .check_waiting(
+                        Some(&authorization),
+                        request.head.certificate,
+                        unix_seconds(),
+                        KEYS_WAIT,
+                    )
                     .map_err(|error| auth_problem(&error))?;
                 let needed = match route.scope {
                     Scope::Write => Role::Write,

@@ -54,6 +54,8 @@ problems! {
         "Send Authorization: Bearer <JWT>. The detail says what is wrong with the one you sent.";
     Forbidden = 403, "forbidden", "The token does not allow this",
         "The detail names the role that is needed.";
+    CertificateRequired = 403, "client-certificate-required", "A client certificate is required",
+        "Connect with a certificate that the authority in SENTINEL_TLS_CLIENT_CA_FILE has signed. A token is needed, too, except by /metrics.";
     TenantMismatch = 403, "tenant-mismatch", "The tenant is not the token's",
         "An event belongs to the tenant of the token that posts it. Leave tenantId out, or use that tenant's token.";
     NotFound = 404, "not-found", "There is no such thing",

@@ -12,7 +12,7 @@ use crate::http::{Method, Place, Port};
 pub enum Scope {
     /// Anybody: probes and documents.
     Open,
-    /// `/metrics`: anybody in development mode and on the metrics port, else a token.
+    /// `/metrics`: anybody in development mode and on the metrics port, else a token or a proven certificate.
     Scrape,
     Read,
     Write,
@@ -60,6 +60,8 @@ pub struct Route {
     /// A segment in braces stands for one percent-encoded path segment.
     pub path: &'static str,
     pub scope: Scope,
+    /// Where the API asks its clients for certificates, only those get in who have proven one. It replaces no token.
+    pub certificate: bool,
     pub place: Place,
     pub body: Body,
     pub action: Action,
@@ -108,7 +110,8 @@ const fn get(
     summary: &'static str,
     query: &'static [(&'static str, &'static str)],
 ) -> Route {
-    Route { method: Method::Get, path, scope, place, body: Body::None, action, summary, query }
+    let (certificate, body) = (matches!(scope, Scope::Scrape), Body::None);
+    Route { method: Method::Get, path, scope, certificate, place, body, action, summary, query }
 }
 
 const fn report(path: &'static str, kind: ReportKind, summary: &'static str) -> Route {
@@ -116,6 +119,7 @@ const fn report(path: &'static str, kind: ReportKind, summary: &'static str) -> 
         method: Method::Post,
         path,
         scope: Scope::Write,
+        certificate: true,
         place: Place::Loop,
         body: Body::One,
         action: Action::Report(kind),
@@ -172,6 +176,7 @@ pub static ROUTES: &[Route] = &[
         method: Method::Post,
         path: "/internal/log",
         scope: Scope::Write,
+        certificate: true,
         place: Place::Worker,
         body: Body::Many,
         action: Action::Log,
@@ -182,6 +187,7 @@ pub static ROUTES: &[Route] = &[
         method: Method::Post,
         path: "/v1/events",
         scope: Scope::Write,
+        certificate: false,
         place: Place::Loop,
         body: Body::Many,
         action: Action::PostEvents,
@@ -410,6 +416,14 @@ mod tests {
         assert_eq!(methods, [&Method::Post, &Method::Get]);
         for path in ["/v1", "/status/", "/status", "/status/a/b", "//health", "/nope"] {
             assert!(matches!(find(&Method::Get, path, Port::Api), Found::Nothing), "{path}");
+        }
+    }
+
+    #[test]
+    fn services_and_scrapers_show_a_certificate_where_one_is_asked_for_and_nobody_else_must() {
+        for route in ROUTES {
+            let machines = route.path.starts_with("/internal/") || route.path == "/metrics";
+            assert_eq!(route.certificate, machines, "{}", route.path);
         }
     }
 

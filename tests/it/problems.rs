@@ -105,9 +105,16 @@ fn every_problem_has_its_status_and_explains_itself() {
     assert!(full.header("retry-after").is_some());
     meet(Kind::Unavailable, full);
     drop(room);
-    // Met elsewhere: a stalled request takes its deadline (tests/it/hostile_clients), a bug needs one (tests/it/secrets.rs), an identity
-    // provider that was never there needs one (src/http/auth), and a draining service is not listening any more.
-    let elsewhere = [Kind::RequestTimeout, Kind::Internal, Kind::Draining, Kind::KeysUnavailable];
+    // Met elsewhere: a stalled request takes its deadline (tests/it/hostile_clients), a bug needs one
+    // (tests/it/secrets), an identity provider that was never there needs one (src/http/auth), certificates need TLS
+    // (tests/it/tls.rs), and a draining service is not listening any more.
+    let elsewhere = [
+        Kind::RequestTimeout,
+        Kind::Internal,
+        Kind::Draining,
+        Kind::KeysUnavailable,
+        Kind::CertificateRequired,
+    ];
     for kind in Kind::ALL {
         let help = client.get(&format!("/problems/{}", kind.name())).expect(200).json();
         assert_eq!(help["status"], kind.status());

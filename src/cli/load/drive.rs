@@ -1,12 +1,12 @@
 //! Drives all connections from one thread. This module decides when a request is due and on which connection it goes.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use mio::{Events, Poll, Token};
 
+use super::Server;
 use super::alarm::Alarm;
 use super::freshness::Sampler;
 use super::link::{Flight, Link};
@@ -35,7 +35,7 @@ pub(super) struct Pace {
 }
 
 pub(super) struct Driver {
-    address: SocketAddr,
+    server: Server,
     poll: Poll,
     alarm: Alarm,
     /// None: it broke and could not be opened again yet.
@@ -49,17 +49,17 @@ pub(super) struct Driver {
 
 impl Driver {
     /// Opens all connections.
-    pub(super) fn connect(address: SocketAddr, connections: usize) -> anyhow::Result<Self> {
+    pub(super) fn connect(server: Server, connections: usize) -> anyhow::Result<Self> {
         let poll = Poll::new().context("make a poll")?;
         let alarm = Alarm::new(poll.registry(), ALARM).context("make a timer")?;
         let open = |index| {
-            let link = Link::connect(address, poll.registry(), Token(index));
-            link.map(Some).with_context(|| format!("connect to {address}"))
+            let link = Link::connect(&server, poll.registry(), Token(index));
+            link.map(Some).with_context(|| format!("connect to {}", server.address))
         };
         let links = (0..connections).map(open).collect::<anyhow::Result<Vec<_>>>()?;
         let scratch = vec![0; SCRATCH_BYTES];
         let free = (0..connections).collect();
-        Ok(Self { address, poll, alarm, links, open: connections, free, scratch })
+        Ok(Self { server, poll, alarm, links, open: connections, free, scratch })
     }
 
     /// Sends what `workload` gives at the `pace`, until it is over and everything is answered.
@@ -200,7 +200,7 @@ impl Driver {
     }
 
     fn connect_again(&mut self, index: usize, tally: &mut Tally) {
-        match Link::connect(self.address, self.poll.registry(), Token(index)) {
+        match Link::connect(&self.server, self.poll.registry(), Token(index)) {
             Ok(link) => {
                 self.links[index] = Some(link);
                 self.open += 1;

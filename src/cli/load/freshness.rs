@@ -14,6 +14,7 @@ use memchr::memmem;
 
 use super::link::CONNECT_MAX;
 use super::tally::Tally;
+use super::wire::Wire;
 use super::workload::Sample;
 use super::{Server, reply};
 use crate::component::{Component, Stop};
@@ -138,7 +139,7 @@ fn updated_at(body: &[u8]) -> Option<Timestamp> {
 /// A connection that asks and waits.
 struct Client<'s> {
     server: &'s Server,
-    stream: Option<TcpStream>,
+    stream: Option<Wire<TcpStream>>,
     answer: Vec<u8>,
 }
 
@@ -150,10 +151,11 @@ impl Client<'_> {
                 let stream = TcpStream::connect_timeout(&self.server.address, CONNECT_MAX)?;
                 stream.set_nodelay(true)?;
                 stream.set_read_timeout(Some(CONNECT_MAX))?;
-                stream
+                Wire::greet(stream, self.server)?
             }
         };
         stream.write_all(request.as_bytes())?;
+        stream.flush()?;
         self.answer.clear();
         let mut piece = [0; 4096];
         loop {

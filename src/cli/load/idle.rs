@@ -15,6 +15,7 @@ use super::Server;
 use super::link::CONNECT_MAX;
 use super::reply::{self, Reply};
 use super::tally::Tally;
+use super::wire::Wire;
 
 /// Connections from one loopback address: below what a service lets in by default.
 const PER_ADDRESS: usize = 900;
@@ -35,9 +36,9 @@ pub(super) fn hold(
     let began = Instant::now();
     let mut held = Vec::with_capacity(connections);
     for index in 0..connections {
-        let stream = connect(server.address, index)
+        let mut stream = connect(server, index)
             .with_context(|| format!("open connection {} to {}", index + 1, server.address))?;
-        ask(&stream, &request, tally);
+        ask(&mut stream, &request, tally);
         held.push(stream);
     }
     if loud {
@@ -51,7 +52,7 @@ pub(super) fn hold(
         std::thread::park_timeout(pause.min(ASK_AGAIN));
         let is_over = Instant::now() >= until;
         if is_over || pause > ASK_AGAIN {
-            held.iter().for_each(|stream| ask(stream, &request, tally));
+            held.iter_mut().for_each(|stream| ask(stream, &request, tally));
         }
         if is_over {
             break;
@@ -61,7 +62,8 @@ pub(super) fn hold(
     Ok(())
 }
 
-fn connect(address: SocketAddr, index: usize) -> std::io::Result<TcpStream> {
+fn connect(server: &Server, index: usize) -> std::io::Result<Wire<TcpStream>> {
+    let address = server.address;
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     if let IpAddr::V4(host) = address.ip()
         && host.is_loopback()
@@ -74,11 +76,11 @@ fn connect(address: SocketAddr, index: usize) -> std::io::Result<TcpStream> {
     let stream = TcpStream::from(socket);
     stream.set_read_timeout(Some(ANSWER_MAX))?;
     stream.set_nodelay(true)?;
-    Ok(stream)
+    Wire::greet(stream, server)
 }
 
 /// Asks once and counts the answer.
-fn ask(stream: &TcpStream, request: &[u8], tally: &mut Tally) {
+fn ask(stream: &mut Wire<TcpStream>, request: &[u8], tally: &mut Tally) {
     let began = Instant::now();
     tally.sent += 1;
     tally.requests += 1;
@@ -94,8 +96,8 @@ fn ask(stream: &TcpStream, request: &[u8], tally: &mut Tally) {
 }
 
 /// The status of the answer, and whether the connection ends with it.
-fn exchange(mut stream: &TcpStream, request: &[u8]) -> anyhow::Result<(u16, bool)> {
-    stream.write_all(request).context("it is closed")?;
+fn exchange(stream: &mut Wire<TcpStream>, request: &[u8]) -> anyhow::Result<(u16, bool)> {
+    stream.write_all(request).and_then(|()| stream.flush()).context("it is closed")?;
     let mut answer = Vec::new();
     let mut piece = [0; 4096];
     loop {

@@ -1,13 +1,14 @@
 //! One connection to the service, with at most one request in flight. This module never blocks once it is connected.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 
+use super::Server;
 use super::reply::{self, Reply};
+use super::wire::Wire;
 use super::workload::Ask;
 
 /// How long the service may take to accept a connection.
@@ -21,7 +22,7 @@ pub(super) struct Flight {
 }
 
 pub(super) struct Link {
-    stream: TcpStream,
+    stream: Wire<TcpStream>,
     request: Vec<u8>,
     written: usize,
     answer: Vec<u8>,
@@ -49,15 +50,18 @@ impl From<std::io::Error> for LinkError {
 
 impl Link {
     pub(super) fn connect(
-        address: SocketAddr,
+        server: &Server,
         registry: &Registry,
         token: Token,
     ) -> std::io::Result<Self> {
-        let stream = std::net::TcpStream::connect_timeout(&address, CONNECT_MAX)?;
-        stream.set_nodelay(true)?;
-        stream.set_nonblocking(true)?;
-        let mut stream = TcpStream::from_std(stream);
-        registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
+        let socket = std::net::TcpStream::connect_timeout(&server.address, CONNECT_MAX)?;
+        socket.set_nodelay(true)?;
+        socket.set_read_timeout(Some(CONNECT_MAX))?;
+        let mut wire = Wire::greet(socket, server)?;
+        wire.socket().set_nonblocking(true)?;
+        let mut stream = wire.map(TcpStream::from_std);
+        let interests = Interest::READABLE | Interest::WRITABLE;
+        registry.register(stream.socket(), token, interests)?;
         Ok(Self { stream, request: Vec::new(), written: 0, answer: Vec::new(), flight: None })
     }
 
@@ -79,7 +83,10 @@ impl Link {
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(())
+        match self.stream.flush() {
+            Err(error) if error.kind() != ErrorKind::WouldBlock => Err(error.into()),
+            Ok(()) | Err(_) => Ok(()),
+        }
     }
 
     /// Reads what is there and hands a whole answer to `settle`, with the request that it answers. Returns whether
@@ -118,6 +125,6 @@ impl Link {
 
     pub(super) fn close(&mut self, registry: &Registry) {
         // The stream is closed when it is dropped, whatever the poll says to that.
-        let _ = registry.deregister(&mut self.stream);
+        let _ = registry.deregister(self.stream.socket());
     }
 }

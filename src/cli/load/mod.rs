@@ -12,6 +12,7 @@ mod idle;
 mod link;
 mod reply;
 mod tally;
+mod wire;
 mod workload;
 
 #[cfg(test)]
@@ -20,9 +21,12 @@ mod tests;
 use std::io::Write;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
+use rustls::ClientConfig;
+use rustls_pki_types::ServerName;
 
 use self::drive::{Driver, Pace};
 use self::freshness::Sampler;
@@ -73,7 +77,7 @@ pub enum Mode {
 #[derive(Debug, Clone, clap::Args)]
 #[command(about = "Sends requests to a running service and reports how fast it answers", long_about = LONG_ABOUT)]
 pub struct LoadArgs {
-    /// Where the service answers (plain HTTP only).
+    /// Where the service answers (http or https; SENTINEL_CA_FILE and SENTINEL_CLIENT_CERT_FILE apply).
     #[arg(long, env = "SENTINEL_URL", default_value = "http://127.0.0.1:8090")]
     pub url: String,
     /// What to ask of the service.
@@ -125,8 +129,12 @@ pub struct LoadArgs {
 ///
 /// # Errors
 /// When the service cannot be reached, or when an answer was not what it should be.
-pub fn run(args: LoadArgs, token: String) -> anyhow::Result<()> {
-    let tally = measure(&args, &token, true)?;
+pub fn run(
+    args: LoadArgs,
+    token: String,
+    tls: Option<Arc<ClientConfig>>,
+) -> anyhow::Result<()> {
+    let tally = measure(&args, &token, tls, true)?;
     writeln!(std::io::stdout(), "{}", tally.summary())?;
     if let Some(file) = &args.json {
         let json = serde_json::to_string_pretty(&tally.json())?;
@@ -136,15 +144,20 @@ pub fn run(args: LoadArgs, token: String) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn measure(args: &LoadArgs, token: &str, loud: bool) -> anyhow::Result<Tally> {
+fn measure(
+    args: &LoadArgs,
+    token: &str,
+    tls: Option<Arc<ClientConfig>>,
+    loud: bool,
+) -> anyhow::Result<Tally> {
     check(args)?;
-    let server = Server::parse(&args.url, token)?;
+    let server = Server::parse(&args.url, token, tls)?;
     let mut tally = Tally::new(args.accept.clone());
     if args.mode == Mode::Idle {
         idle::hold(&server, args.connections, args.duration, loud, &mut tally)?;
         return Ok(tally);
     }
-    let mut driver = Driver::connect(server.address, args.connections)?;
+    let mut driver = Driver::connect(server.clone(), args.connections)?;
     let mut workload: Box<dyn Workload> = match args.mode {
         Mode::Events => Box::new(Events::new(args, &server, workload::tenant_of(token)?)),
         Mode::Logs => Box::new(Logs::new(args, &server)),
@@ -205,18 +218,29 @@ fn duration(text: &str) -> anyhow::Result<Duration> {
     Duration::try_from_secs_f64(seconds).with_context(|| format!("{text:?} is no duration"))
 }
 
+/// Whom TLS is spoken with, and how.
+#[derive(Debug, Clone)]
+struct Secure {
+    config: Arc<ClientConfig>,
+    name: ServerName<'static>,
+}
+
 /// Where requests go, and what each of them carries.
 #[derive(Debug, Clone)]
 struct Server {
     address: SocketAddr,
+    /// None: plaintext.
+    tls: Option<Secure>,
     /// The fields that every request has, each with its line end.
     fields: String,
 }
 
 impl Server {
-    fn parse(url: &str, token: &str) -> anyhow::Result<Self> {
-        let Some(rest) = url.strip_prefix("http://") else {
-            bail!("{url}: the load generator speaks plain HTTP only (http://host:port)");
+    fn parse(url: &str, token: &str, tls: Option<Arc<ClientConfig>>) -> anyhow::Result<Self> {
+        let (rest, port) = match (url.strip_prefix("http://"), url.strip_prefix("https://")) {
+            (Some(rest), _) => (rest, 80),
+            (None, Some(rest)) => (rest, 443),
+            (None, None) => bail!("{url}: give http://host:port or https://host:port"),
         };
         let host = rest.trim_end_matches('/');
         ensure!(
@@ -224,7 +248,7 @@ impl Server {
             "{url}: give scheme, host and port only"
         );
         let bare = host.rsplit_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_err());
-        let target = if bare { format!("{host}:80") } else { host.to_string() };
+        let target = if bare { format!("{host}:{port}") } else { host.to_string() };
         let address = target
             .to_socket_addrs()
             .with_context(|| format!("look up {host}"))?
@@ -238,6 +262,12 @@ impl Server {
             );
             fields.push_str(&format!("Authorization: Bearer {token}\r\n"));
         }
-        Ok(Self { address, fields })
+        let tls = tls.map(|config| {
+            let name = target.rsplit_once(':').map_or(host, |(name, _)| name);
+            let name = name.trim_start_matches('[').trim_end_matches(']').to_owned();
+            let name = ServerName::try_from(name).context("the host's name cannot be checked")?;
+            anyhow::Ok(Secure { config, name })
+        });
+        Ok(Self { address, tls: tls.transpose()?, fields })
     }
 }

@@ -234,7 +234,7 @@ fn at_a_fixed_rate_a_stall_shows_in_the_requests_that_it_held_up() {
     let more = ["--mode", "constant", "--rate", "1000", "--requests", "100"];
     let mut args = args(&url, &more);
     args.connections = 1;
-    let tally = measure(&args, "", false).unwrap();
+    let tally = measure(&args, "", None, false).unwrap();
     assert_eq!(tally.accepted, 100);
     let half = tally.latencies.quantile_ms(0.5);
     assert!(half > 20.0, "half of the requests were due in the stall: {half} ms");

@@ -12,7 +12,7 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use serde::Deserialize;
 use ureq::Agent;
-use ureq::tls::{Certificate, RootCerts, TlsConfig};
+use ureq::tls::{Certificate, ClientCert, RootCerts, TlsConfig};
 
 use crate::config::{Provider, WebAddress};
 
@@ -129,23 +129,27 @@ fn key_set_address(document: &[u8], issuer: &WebAddress) -> anyhow::Result<WebAd
     Ok(address)
 }
 
-/// How we call others over TLS: version 1.3 only, with these roots.
+/// How we call others over TLS: version 1.3 only, with these roots, and with a certificate of ours to show.
 ///
 /// # Errors
 /// When the file with the private CA holds no certificate.
-pub(crate) fn tls(ca_file: Option<&Path>) -> anyhow::Result<TlsConfig> {
+pub(crate) fn tls(
+    ca_file: Option<&Path>,
+    shown: Option<ClientCert>,
+) -> anyhow::Result<TlsConfig> {
     let mut provider = rustls::crypto::ring::default_provider();
     // ureq compiles 1.2 into rustls. Without a suite of 1.2 there is no handshake of 1.2.
     provider.cipher_suites.retain(|suite| suite.tls13().is_some());
     // Without roots of its own, ureq panics at the first call.
     Ok(TlsConfig::builder()
         .root_certs(roots(ca_file)?)
+        .client_cert(shown)
         .unversioned_rustls_crypto_provider(Arc::new(provider))
         .build())
 }
 
 /// Whom to trust: the private CA, else what the system trusts, else what is built in.
-fn roots(ca_file: Option<&Path>) -> anyhow::Result<RootCerts> {
+pub(crate) fn roots(ca_file: Option<&Path>) -> anyhow::Result<RootCerts> {
     if let Some(path) = ca_file {
         let pem = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
         let certificates = certificates(&pem);

@@ -30,6 +30,7 @@ use discovery::{KeySource, WebSource};
 use keyring::{Asked, Keyring};
 use keys::{Expectations, KeySet};
 
+use crate::certificates::PeerCertificate;
 use crate::config::{Config, DefaultRole, Mode};
 
 /// A longer token is refused before anything in it is read.
@@ -123,7 +124,8 @@ impl Authenticator {
         Self { keyring, default_role, waiters: AtomicUsize::new(0) }
     }
 
-    /// Who sent this `Authorization` at `now_s` (seconds since 1970). Never blocks.
+    /// Who sent this `Authorization` at `now_s` (seconds since 1970), on a connection without a certificate. Never
+    /// blocks.
     ///
     /// # Errors
     /// [`AuthError`] says what to answer; [`AuthError::Retry`] that [`Self::check_waiting`] may know more.
@@ -132,10 +134,13 @@ impl Authenticator {
         authorization: Option<&str>,
         now_s: u64,
     ) -> Result<Arc<Principal>, AuthError> {
-        self.look(authorization, now_s, None)
+        let principal = self.look(authorization, now_s, None)?;
+        principal.is_held_by(None)?;
+        Ok(principal)
     }
 
-    /// The same, for a thread that remembers the tokens it saw last.
+    /// The same, for a thread that remembers the tokens it saw last, and a connection that has proven `certificate`.
+    /// What is remembered is who sent a token; whether it may come by this connection is asked each time.
     ///
     /// # Errors
     /// As [`Self::check`].
@@ -143,11 +148,15 @@ impl Authenticator {
         &self,
         recent: &mut Recent,
         authorization: Option<&str>,
+        certificate: Option<&PeerCertificate>,
         now_s: u64,
     ) -> Result<Arc<Principal>, AuthError> {
         let known = authorization
             .and_then(|authorization| recent.get(authorization, self.keyring.generation(), now_s));
-        known.map_or_else(|| self.look(authorization, now_s, Some(recent)), Ok)
+        let principal =
+            known.map_or_else(|| self.look(authorization, now_s, Some(recent)), Ok)?;
+        principal.is_held_by(certificate)?;
+        Ok(principal)
     }
 
     fn look(
@@ -193,15 +202,20 @@ impl Authenticator {
     pub fn check_waiting(
         &self,
         authorization: Option<&str>,
+        certificate: Option<&PeerCertificate>,
         now_s: u64,
         wait: Duration,
     ) -> Result<Arc<Principal>, AuthError> {
         let deadline = Instant::now() + wait;
         loop {
             let rounds = self.keyring.rounds();
-            match self.check(authorization, now_s) {
+            match self.look(authorization, now_s, None) {
                 Err(AuthError::Retry) => {}
-                answer => return answer,
+                Err(error) => return Err(error),
+                Ok(principal) => {
+                    principal.is_held_by(certificate)?;
+                    return Ok(principal);
+                }
             }
             let Some(_seat) = Seat::take(&self.waiters) else { return Err(AuthError::NoKeys) };
             if !self.keyring.wait_past(rounds, deadline) {

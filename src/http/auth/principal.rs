@@ -3,10 +3,13 @@
 
 use std::fmt;
 
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD as URL_SAFE_NO_PAD;
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::AuthError;
+use crate::certificates::{PeerCertificate, Thumbprint};
 use crate::config::DefaultRole;
 use crate::domain::ids::TenantId;
 
@@ -90,9 +93,28 @@ pub struct Principal {
     tenant: TenantId,
     roles: Roles,
     subject: String,
+    /// The only certificate that the token is good with (RFC 8705).
+    bound_to: Option<Thumbprint>,
 }
 
 impl Principal {
+    /// Whether the token is good on a connection that has proven this certificate.
+    pub(super) fn is_held_by(
+        &self,
+        certificate: Option<&PeerCertificate>,
+    ) -> Result<(), AuthError> {
+        match (&self.bound_to, certificate) {
+            (None, _) => Ok(()),
+            (Some(_), None) => Err(AuthError::Invalid(
+                "the token is bound to a client certificate, and this connection shows none",
+            )),
+            (Some(bound), Some(shown)) if bound == shown.thumbprint() => Ok(()),
+            (Some(_), Some(_)) => Err(AuthError::Invalid(
+                "the token is bound to another client certificate than this connection's",
+            )),
+        }
+    }
+
     /// Whose data they see.
     pub fn tenant(&self) -> &TenantId {
         &self.tenant
@@ -120,15 +142,14 @@ impl Principal {
             tenant: TenantId::parse(tenant).unwrap(),
             roles: Roles::of(roles),
             subject: "tester".to_string(),
+            bound_to: None,
         }
     }
 
     /// The principal of a token whose signature, issuer, audience and times are verified.
     pub(super) fn of(claims: &Claims, default_role: DefaultRole) -> Result<Self, AuthError> {
-        if claims.cnf.as_ref().is_some_and(|cnf| cnf.get("x5t#S256").is_some()) {
-            // It may only be used by whoever holds a certificate, and this connection shows none.
-            return Err(AuthError::Invalid("the token is bound to a client certificate"));
-        }
+        let bound = claims.cnf.as_ref().and_then(|cnf| cnf.get("x5t#S256"));
+        let bound_to = bound.map(thumbprint).transpose()?;
         let tenant = match &claims.tenant_id {
             Some(Value::String(tenant)) => TenantId::parse(tenant)
                 .map_err(|_| AuthError::Invalid("the claim tenant_id is not a tenant's name"))?,
@@ -144,8 +165,18 @@ impl Principal {
             tenant,
             roles: claims.roles(default_role),
             subject: subject.chars().take(SUBJECT_CHARS_MAX).collect(),
+            bound_to,
         })
     }
+}
+
+/// What `cnf.x5t#S256` says: 32 bytes in base64url, without padding.
+fn thumbprint(claim: &Value) -> Result<Thumbprint, AuthError> {
+    let text = claim.as_str().unwrap_or_default();
+    let bytes = URL_SAFE_NO_PAD.decode(text).unwrap_or_default();
+    bytes.try_into().map_err(|_| {
+        AuthError::Invalid("the claim cnf.x5t#S256 is no SHA-256 thumbprint in base64url")
+    })
 }
 
 /// The claims that we look at. What is of no use to us is not read, whatever it holds.
@@ -258,9 +289,23 @@ mod tests {
     }
 
     #[test]
-    fn a_token_bound_to_a_certificate_is_not_taken_without_one() {
-        let bound = json!({"tenant_id": "t", "cnf": {"x5t#S256": "abc"}});
-        principal(bound, DefaultRole::Read).unwrap_err();
+    fn a_token_bound_to_a_certificate_is_good_with_that_one_only() {
+        let shown = |der: &[u8]| PeerCertificate::verified(&der.to_vec().into());
+        let (own, other) = (shown(b"own"), shown(b"other"));
+        let thumbprint = URL_SAFE_NO_PAD.encode(own.thumbprint());
+        let bound = json!({"tenant_id": "t", "cnf": {"x5t#S256": thumbprint}});
+        let bound = principal(bound, DefaultRole::Read).unwrap();
+        bound.is_held_by(Some(&own)).unwrap();
+        bound.is_held_by(Some(&other)).unwrap_err();
+        bound.is_held_by(None).unwrap_err();
+        let free = principal(json!({"tenant_id": "t"}), DefaultRole::Read).unwrap();
+        for certificate in [None, Some(&own)] {
+            free.is_held_by(certificate).unwrap();
+        }
+        for broken in [json!("abc"), json!(7), json!(null), json!(format!("{thumbprint}="))] {
+            let claims = json!({"tenant_id": "t", "cnf": {"x5t#S256": broken}});
+            principal(claims, DefaultRole::Read).unwrap_err();
+        }
     }
 
     #[test]

@@ -1,14 +1,13 @@
 //! What a connection and whoever answers it say to each other. This module is the narrow waist of the front: on one
 //! side bytes and deadlines, on the other the app, its arena, the workers and the mailbox.
 
-use std::net::IpAddr;
 use std::time::Instant;
 
 use super::super::body::Chunks;
 use super::super::limits::Limits;
 use super::super::parse::{self, Fields, Length, Line, Refusal};
 use super::super::reply::Facts;
-use super::super::{Head, Headers, Place, Port, Request};
+use super::super::{Head, Headers, Peer, Place, Port, Request};
 
 /// What holds for everything that happens to a connection in one go.
 #[derive(Debug, Clone, Copy)]
@@ -120,7 +119,7 @@ impl<T> Pending<T> {
 pub(super) fn head_of<'r>(
     line: Line<'r>,
     fields: &'r [(&'r str, &'r [u8])],
-    peer: IpAddr,
+    peer: &'r Peer,
     port: Port,
 ) -> Head<'r> {
     let content_length = match line.length {
@@ -133,7 +132,8 @@ pub(super) fn head_of<'r>(
         query: line.query,
         headers: Headers(fields),
         content_length,
-        peer,
+        peer: peer.address,
+        certificate: peer.certificate.as_deref(),
         port,
     }
 }
@@ -145,7 +145,7 @@ pub(super) fn head_of<'r>(
 pub fn with_request<R>(
     bytes: &[u8],
     head_bytes: usize,
-    peer: IpAddr,
+    peer: &Peer,
     port: Port,
     work: impl FnOnce(&Request<'_>) -> R,
 ) -> R {

@@ -18,7 +18,7 @@ mod requests;
 #[cfg(test)]
 mod tests;
 
-use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use exchange::Pending;
@@ -27,7 +27,8 @@ pub use exchange::{Moment, Outcome, Piece, Responder, Verdict, with_request};
 use super::limits::{LINGER_BYTES_MAX, SPARE_BYTES_MAX};
 use super::parse::Refusal;
 use super::reply::{self, Facts};
-use super::{Endless, Port};
+use super::{Endless, Peer, Port};
+use crate::certificates::PeerCertificate;
 
 const HEAD_TOO_SLOW: Refusal = Refusal { status: 408, detail: "the head did not arrive in time" };
 const BODY_TOO_SLOW: Refusal = Refusal { status: 408, detail: "the body did not arrive in time" };
@@ -64,7 +65,7 @@ pub enum Closing {
 
 /// A connection. `T` is carried from a head to its request, `S` is where a streamed body stands.
 pub struct Connection<T, S> {
-    peer: IpAddr,
+    peer: Peer,
     port: Port,
     phase: Phase<T, S>,
     /// Bytes that no request has taken yet.
@@ -88,13 +89,15 @@ pub struct Connection<T, S> {
     rest_until: Option<Instant>,
     /// What is said in the stream besides its pieces, if it has no end of its own.
     endless: Option<&'static Endless>,
+    /// It ends in the middle of something, and the peer must be able to tell.
+    broken: bool,
 }
 
 impl<T, S> Connection<T, S> {
     /// A connection that has just been accepted.
-    pub fn new(peer: IpAddr, port: Port, moment: Moment<'_>) -> Self {
+    pub fn new(peer: impl Into<Peer>, port: Port, moment: Moment<'_>) -> Self {
         Self {
-            peer,
+            peer: peer.into(),
             port,
             phase: Phase::Idle,
             inbox: Vec::new(),
@@ -108,7 +111,18 @@ impl<T, S> Connection<T, S> {
             resting: false,
             rest_until: None,
             endless: None,
+            broken: false,
         }
+    }
+
+    /// Takes the certificate that the peer has proven, before anything that it says afterwards.
+    pub fn identify(&mut self, certificate: Arc<PeerCertificate>) {
+        self.peer.certificate = Some(certificate);
+    }
+
+    /// Whether the peer has got everything that it was to get.
+    pub fn ends_well(&self) -> bool {
+        self.out.is_empty() && !self.broken
     }
 
     /// Lends `spare` for output, if there is no buffer yet.
@@ -193,6 +207,7 @@ impl<T, S> Connection<T, S> {
     /// The socket has failed.
     pub fn abort(&mut self) {
         self.gone = true;
+        self.broken = true;
     }
 
     /// Bytes for the socket.
@@ -322,6 +337,7 @@ impl<T, S> Connection<T, S> {
             // The missing end tells the peer that this is not all.
             self.phase = Phase::Last;
             self.gone = true;
+            self.broken = true;
             return;
         };
         self.framing(moment);

@@ -68,6 +68,8 @@ impl<T, S> Connection<T, S> {
         R: Responder<Admitted = T, Stream = S>,
     {
         let mut fields = Fields::new();
+        // Nothing but the head needs it, and the reply is framed into a field beside it.
+        let peer = self.peer.clone();
         let line = match parse::head(input, moment.limits.head_bytes_max, &mut fields) {
             Ok(Some(line)) => line,
             Ok(None) => return None,
@@ -88,7 +90,7 @@ impl<T, S> Connection<T, S> {
             complete_at: moment.now,
         };
         let (length, expects_continue, bytes) = (line.length, line.expects_continue, line.bytes);
-        let head = head_of(line, &fields, self.peer, self.port);
+        let head = head_of(line, &fields, &peer, self.port);
         self.framing(moment);
         // A body that is not read would be taken for the next request.
         let refusal_facts = Facts { keep: facts.keep && whole.is_some(), ..facts };
@@ -156,7 +158,7 @@ impl<T, S> Connection<T, S> {
                 Place::Loop => {
                     let out = &mut self.out;
                     let outcome =
-                        with_request(&bytes, head_bytes, self.peer, self.port, |request| {
+                        with_request(&bytes, head_bytes, &self.peer, self.port, |request| {
                             responder.handle(request, admitted, facts, out)
                         });
                     responder.recycle(bytes);

@@ -2,7 +2,7 @@
 //! by hand.
 
 use std::borrow::Cow;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use proptest::prelude::*;
@@ -108,7 +108,7 @@ impl Bench {
         let limits = Limits::default();
         let now = Instant::now();
         let moment = Moment { now, limits: &limits, draining: false };
-        let peer = Ipv4Addr::LOCALHOST.into();
+        let peer = IpAddr::from(Ipv4Addr::LOCALHOST);
         let connection = Connection::new(peer, Port::Api, moment);
         let date = Date::new(UNIX_EPOCH + Duration::from_secs(784_111_777));
         let scribe = Scribe { seen: vec![], dispatched: vec![], date };

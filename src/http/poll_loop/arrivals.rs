@@ -8,13 +8,13 @@ use std::time::Instant;
 use mio::Token;
 use mio::net::TcpStream;
 
-use super::super::accept::Ready;
+use super::super::accept::{Acceptor, Ready};
 use super::super::connection::{Connection, Moment};
 use super::super::gate::Pass;
 use super::super::limits::ACCEPTS_PER_TURN;
 use super::super::reply::Facts;
-use super::super::transport::Transport;
-use super::super::{App, Port};
+use super::super::transport::{Greeting, Transport};
+use super::super::App;
 use super::{Guest, PollLoop};
 
 impl<A: App> PollLoop<A>
@@ -31,7 +31,8 @@ where
                 let taken = acceptor.next(&self.gate, &mut self.spare_descriptor);
                 let Some((socket, peer)) = taken else { break };
                 match self.gate.admit(peer) {
-                    Some(pass) => self.welcome(socket, peer, acceptor.port, pass, now),
+                    Some(pass) => self.welcome(socket, peer, acceptor, pass, now),
+                    None if acceptor.identity.is_some() => gate_is_full(socket),
                     None => self.turn_away(socket, now),
                 }
             }
@@ -39,11 +40,26 @@ where
         self.acceptors = acceptors;
     }
 
-    fn welcome(&mut self, socket: TcpStream, peer: IpAddr, port: Port, pass: Pass, now: Instant) {
+    fn welcome(
+        &mut self,
+        socket: TcpStream,
+        peer: IpAddr,
+        acceptor: &Acceptor,
+        pass: Pass,
+        now: Instant,
+    ) {
+        let port = acceptor.port;
+        let greeting = acceptor.identity.as_ref().map(|identity| Greeting {
+            config: identity.current(),
+            peer,
+            port,
+            deadline: now + self.limits.handshake_time,
+        });
         let place = self.guests.vacant_entry();
         let slot = place.key();
         // Where the system can't watch one more socket the peer sees it close.
-        let Ok(transport) = Transport::new(socket, self.poll.registry(), Token(slot)) else {
+        let Ok(transport) = Transport::new(socket, self.poll.registry(), Token(slot), greeting)
+        else {
             return;
         };
         self.serial += 1;
@@ -52,7 +68,7 @@ where
         let guest = place.insert(Box::new(Guest {
             transport,
             connection,
-            peer,
+            peer: peer.into(),
             port,
             readable: true,
             writable: true,
@@ -62,7 +78,7 @@ where
             reminded_at: None,
             _pass: pass,
         }));
-        let deadline = guest.connection.deadline();
+        let deadline = guest.deadline();
         self.timers.keep(deadline, &mut guest.reminded_at, slot, self.serial);
     }
 
@@ -100,4 +116,12 @@ where
         }
         self.office.clerk.end_turn();
     }
+}
+
+/// Closes a connection that expects TLS: words in the clear would mean nothing to it, and a handshake only to say no
+/// is what an attacker would like.
+fn gate_is_full(mut socket: TcpStream) {
+    let _ = socket.shutdown(Shutdown::Write);
+    // Bytes left unread would turn the close into a reset.
+    let _ = io::Read::read(&mut socket, &mut [0; 1024]);
 }

@@ -11,7 +11,6 @@
 mod arrivals;
 
 use std::io;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -30,9 +29,9 @@ use super::limits::{
     EVENTS_PER_TURN, Limits, POSTS_PER_ROUND, READ_BYTES, READS_PER_TURN, RETRY_PAUSE, SLEEP_MAX,
 };
 use super::timers::{Reminder, Timers};
-use super::transport::{Moved, Transport};
+use super::transport::{Moved, Transport, Workbench};
 use super::worker::Job;
-use super::{App, Pause, Port};
+use super::{App, Pause, Peer, Port};
 use crate::component::{Stop, await_work, begin_step};
 use crate::mailbox::{Address, Mailbox};
 
@@ -51,7 +50,7 @@ pub(super) fn listener_token(index: usize) -> Token {
 struct Guest<A: App> {
     transport: Transport,
     connection: Connection<A::Admitted, A::Stream>,
-    peer: IpAddr,
+    peer: Peer,
     port: Port,
     /// The socket may hold something to read.
     readable: bool,
@@ -63,6 +62,13 @@ struct Guest<A: App> {
     serial: u64,
     reminded_at: Option<Instant>,
     _pass: Pass,
+}
+
+impl<A: App> Guest<A> {
+    /// When to look at it at the latest.
+    fn deadline(&self) -> Option<Instant> {
+        self.connection.deadline().into_iter().chain(self.transport.deadline()).min()
+    }
 }
 
 /// A loop.
@@ -78,6 +84,8 @@ pub(super) struct PollLoop<A: App> {
     timers: Timers,
     /// Takes what is read, for all connections.
     scratch: Box<[u8]>,
+    /// Takes what TLS needs meanwhile.
+    workbench: Workbench,
     /// Takes what is to be written, for the connection at hand.
     spare_out: Vec<u8>,
     /// Guests that stopped in the middle, for their neighbours' sake.
@@ -117,6 +125,7 @@ where
             guests: Slab::new(),
             timers: Timers::default(),
             scratch: vec![0; READ_BYTES].into_boxed_slice(),
+            workbench: Workbench::default(),
             spare_out: Vec::new(),
             again: Vec::new(),
             starved: Vec::new(),
@@ -214,7 +223,7 @@ where
         let Some(guest) = self.guests.get_mut(reminder.slot) else { return };
         if guest.serial == reminder.serial && guest.reminded_at == Some(reminder.at) {
             guest.reminded_at = None;
-            let due = guest.connection.deadline().is_some_and(|deadline| deadline <= now);
+            let due = guest.deadline().is_some_and(|deadline| deadline <= now);
             self.drive(reminder.slot, now, due);
         }
     }
@@ -285,15 +294,26 @@ where
     fn drive(&mut self, slot: usize, now: Instant, due: bool) {
         let Some(guest) = self.guests.get_mut(slot) else { return };
         let guest = &mut **guest;
-        let Guest { transport, connection, readable, writable, exchange, .. } = guest;
+        let Guest { transport, connection, peer, readable, writable, exchange, .. } = guest;
         let moment = Moment { now, limits: &self.limits, draining: self.drain_by.is_some() };
         let slot_number =
             u32::try_from(slot).expect("the cap on connections is below four billion");
-        let (peer, port) = (guest.peer, guest.port);
+        let port = guest.port;
+        if *writable {
+            match transport.flush() {
+                Moved::Bytes(_) | Moved::Aside => {}
+                Moved::Blocked => *writable = false,
+                Moved::Failed => connection.abort(),
+            }
+        }
         let mut desk = Desk { office: &mut self.office, exchange, slot: slot_number, peer, port };
         connection.lend(&mut self.spare_out);
         if due {
             connection.expire(moment, &mut desk);
+            if transport.deadline().is_some_and(|by| by <= now) {
+                transport.give_up(&mut self.workbench);
+                connection.abort();
+            }
         }
         if moment.draining {
             connection.end_stream(moment);
@@ -303,7 +323,12 @@ where
             connection.resume(moment, &mut desk);
             while *readable && reads_left > 0 && connection.wants_input() {
                 reads_left -= 1;
-                match transport.read(&mut self.scratch) {
+                let moved = transport.read(&mut self.scratch, &mut self.workbench);
+                if let Some(certificate) = transport.take_certificate() {
+                    connection.identify(Arc::clone(&certificate));
+                    *desk.peer = Peer { certificate: Some(certificate), ..desk.peer.clone() };
+                }
+                match moved {
                     Moved::Bytes(0) => {
                         *readable = false;
                         connection.end_of_input();
@@ -311,6 +336,7 @@ where
                     Moved::Bytes(bytes) => {
                         connection.receive(&self.scratch[..bytes], moment, &mut desk);
                     }
+                    Moved::Aside => {}
                     Moved::Blocked => *readable = false,
                     Moved::Failed => {
                         *readable = false;
@@ -319,8 +345,9 @@ where
                 }
             }
             while *writable && !connection.output().is_empty() {
-                match transport.write(connection.output()) {
+                match transport.write(connection.output(), &mut self.workbench) {
                     Moved::Bytes(bytes) => connection.wrote(bytes, moment),
+                    Moved::Aside => {}
                     Moved::Blocked => *writable = false,
                     Moved::Failed => {
                         *writable = false;
@@ -358,10 +385,15 @@ where
         let closing = if closing == Closing::Open { connection.closing(moment) } else { closing };
         match closing {
             Closing::Open | Closing::Half => {
-                let deadline = guest.connection.deadline();
+                let deadline = guest.deadline();
                 self.timers.keep(deadline, &mut guest.reminded_at, slot, guest.serial);
             }
-            Closing::Whole => drop(self.guests.remove(slot)),
+            Closing::Whole => {
+                if guest.connection.ends_well() {
+                    guest.transport.end_output();
+                }
+                drop(self.guests.remove(slot));
+            }
             Closing::Reserved => {
                 if !guest.shut {
                     guest.shut = true;

@@ -101,7 +101,7 @@ fn before_the_first_keys_a_caller_waits_and_then_learns_that_there_are_none() {
     refresher.pass(NOW);
     assert_eq!(door.check(Some(&token), NOW + 1), Err(AuthError::NoKeys));
     assert_eq!(door.keys_state(NOW), KeysState::NeverLoaded("no route to host".to_string()));
-    assert_eq!(door.check_waiting(Some(&token), NOW + 1, SOON), Err(AuthError::NoKeys));
+    assert_eq!(door.check_waiting(Some(&token), None, NOW + 1, SOON), Err(AuthError::NoKeys));
 }
 
 #[test]
@@ -133,9 +133,9 @@ fn unknown_tokens_hold_up_one_worker_at_a_time() {
     let (door, refresher) = door(&Script::default().then(Ok(key_set(&[&key]))));
     let token = key.token(&claims());
     let seat = Seat::take(&door.waiters).unwrap();
-    assert_eq!(door.check_waiting(Some(&token), NOW, SOON), Err(AuthError::NoKeys));
+    assert_eq!(door.check_waiting(Some(&token), None, NOW, SOON), Err(AuthError::NoKeys));
     drop(seat);
-    assert_eq!(door.check_waiting(Some(&token), NOW, Duration::ZERO), Err(AuthError::NoKeys));
+    assert_eq!(door.check_waiting(Some(&token), None, NOW, Duration::ZERO), Err(AuthError::NoKeys));
     refresher.pass(NOW);
-    door.check_waiting(Some(&token), NOW, Duration::ZERO).unwrap();
+    door.check_waiting(Some(&token), None, NOW, Duration::ZERO).unwrap();
 }

@@ -157,11 +157,11 @@ fn a_just_rotated_key_is_fetched_once_while_callers_wait() {
         claims["jti"] = json!(id);
         key.token(&claims)
     };
-    door.check_waiting(Some(&token(&old, 0)), now, SOON).unwrap();
+    door.check_waiting(Some(&token(&old, 0)), None, now, SOON).unwrap();
     server.page("/keys", 200, key_set(&[&old, &new]));
     let later = now + 60;
     assert_eq!(door.check(Some(&token(&new, 1)), later), Err(AuthError::Retry));
-    door.check_waiting(Some(&token(&new, 1)), later, SOON).unwrap();
+    door.check_waiting(Some(&token(&new, 1)), None, later, SOON).unwrap();
     for id in 2..50 {
         door.check(Some(&token(&new, id)), later).unwrap();
     }
