@@ -235,7 +235,6 @@ fn every_way_to_get_it_wrong_is_named_with_what_to_do() {
              SENTINEL_TLS_CLIENT_CA_FILE: cannot read /nowhere: entity not found; name a file that the service may read\n\
              SENTINEL_TLS_KEY_FILE: /secret holds no private key; name a PEM file with a PKCS#8, PKCS#1 or SEC1 key",
         ),
-        (&[("SENTINEL_TENANT", "a/b")], "SENTINEL_TENANT: "),
         (
             &[("SENTINEL_CLIENT_CERT_FILE", "/cert")],
             "SENTINEL_CLIENT_CERT_FILE and SENTINEL_CLIENT_KEY_FILE: belong together; set both or none",

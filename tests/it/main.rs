@@ -65,3 +65,5 @@ mod tenancy;
 mod readme;
 // Rules that hold for every file of the repository.
 mod tidy;
+// Certificates, shown and asked for.
+mod tls;

@@ -84,7 +84,7 @@ fn args(url: &str, more: &[&str]) -> LoadArgs {
 }
 
 fn load(url: &str, more: &[&str]) -> Tally {
-    measure(&args(url, more), &token(), false).unwrap()
+    measure(&args(url, more), &token(), None, false).unwrap()
 }
 
 /// A service that remembers the keys it has seen and numbers what it accepts.
@@ -290,7 +290,7 @@ fn options_that_make_no_sense_are_refused_by_name() {
         ("http://localhost:1", &["--batch", "10001"], "--batch"),
         ("http://localhost:1", &["--invalid", "2"], "--invalid"),
     ] {
-        let error = measure(&args(url, more), &token(), false).err().unwrap();
+        let error = measure(&args(url, more), &token(), None, false).err().unwrap();
         assert!(error.to_string().contains(named), "{error}");
     }
     assert_eq!(duration("1.5m").unwrap(), Duration::from_secs(90));
