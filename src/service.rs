@@ -19,8 +19,8 @@ use crate::component::{Component, End};
 use crate::config::{Config, Database, Mode, OracleDatabase};
 use crate::domain::process::Policy;
 use crate::domain::time::Timestamp;
-use crate::http::auth::{Authenticator, Refresher};
 use crate::http::Port;
+use crate::http::auth::{Authenticator, Refresher};
 use crate::http::front::{Front, FrontHandle};
 use crate::http::limits::Limits;
 use crate::http::worker;
@@ -490,10 +490,8 @@ pub fn policy(config: &Config) -> Policy {
 
 /// Has the ports speak TLS that are to.
 fn secure(front: &mut Front, config: &Config) -> anyhow::Result<Vec<Arc<ServerIdentity>>> {
-    let ports = [
-        (Port::Api, "API", &config.tls.api),
-        (Port::Metrics, "metrics", &config.tls.metrics),
-    ];
+    let ports =
+        [(Port::Api, "API", &config.tls.api), (Port::Metrics, "metrics", &config.tls.metrics)];
     let mut identities = Vec::new();
     for (port, name, files) in ports {
         let Some(files) = files else { continue };

@@ -106,7 +106,9 @@ pub fn load(files: &ServerFiles, read: ReadFile<'_>) -> Result<Loaded, Vec<Flaw>
         (ClientAuth::Off, _) | (_, None) => None,
         (ClientAuth::Optional | ClientAuth::Required, Some(path)) => text(Part::ClientCa, path),
     };
-    let chain = chain.and_then(|pem| kept(certificates(&files.certificate, &pem), Part::Certificate, &mut flaws));
+    let chain = chain.and_then(|pem| {
+        kept(certificates(&files.certificate, &pem), Part::Certificate, &mut flaws)
+    });
     let key = key.and_then(|pem| kept(private_key(&files.key, &pem), Part::Key, &mut flaws));
     let path = files.client_ca.as_deref().unwrap_or(Path::new(""));
     let roots = roots.and_then(|pem| kept(authorities(path, &pem), Part::ClientCa, &mut flaws));
@@ -122,9 +124,10 @@ pub fn load(files: &ServerFiles, read: ReadFile<'_>) -> Result<Loaded, Vec<Flaw>
             } else {
                 builder
             };
-            let built = builder.build().map(Some).map_err(|error| {
-                format!("{} holds no usable authority: {error}", path.display())
-            });
+            let built = builder
+                .build()
+                .map(Some)
+                .map_err(|error| format!("{} holds no usable authority: {error}", path.display()));
             kept(built, Part::ClientCa, &mut flaws)
         }
         None => Some(None),
@@ -169,8 +172,12 @@ fn certificates(path: &Path, pem: &str) -> Result<Vec<CertificateDer<'static>>, 
 
 fn private_key(path: &Path, pem: &str) -> Result<PrivateKeyDer<'static>, String> {
     PrivateKeyDer::from_pem_slice(pem.as_bytes()).map_err(|_| {
-        let sealed = if pem.contains("ENCRYPTED") { " (an encrypted one cannot be used)" } else { "" };
-        format!("{} holds no private key{sealed}; name a PEM file with a PKCS#8, PKCS#1 or SEC1 key", path.display())
+        let sealed =
+            if pem.contains("ENCRYPTED") { " (an encrypted one cannot be used)" } else { "" };
+        format!(
+            "{} holds no private key{sealed}; name a PEM file with a PKCS#8, PKCS#1 or SEC1 key",
+            path.display()
+        )
     })
 }
 
@@ -191,14 +198,17 @@ fn certified(
     key: PrivateKeyDer<'static>,
 ) -> Result<(CertifiedKey, Validity), String> {
     let (certificate, key_path) = (files.certificate.display(), files.key.display());
-    let validity = Validity::of(&chain[0])
-        .ok_or_else(|| format!("the first certificate of {certificate} says not when it is good"))?;
+    let validity = Validity::of(&chain[0]).ok_or_else(|| {
+        format!("the first certificate of {certificate} says not when it is good")
+    })?;
     match CertifiedKey::from_der(chain, key, &ring()) {
         Ok(certified) => Ok((certified, validity)),
         Err(rustls::Error::InconsistentKeys(_)) => Err(format!(
             "{key_path} is not the key of the first certificate in {certificate}; name the files that were made together"
         )),
-        Err(error) => Err(format!("{key_path} cannot be used: {error}; an ECDSA P-256 key is best")),
+        Err(error) => {
+            Err(format!("{key_path} cannot be used: {error}; an ECDSA P-256 key is best"))
+        }
     }
 }
 

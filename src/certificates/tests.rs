@@ -46,14 +46,21 @@ fn good_files_make_a_server_that_speaks_only_1_3() {
     for client_auth in [ClientAuth::Off, ClientAuth::Optional, ClientAuth::Required] {
         assert_eq!(flaws(client_auth, &texts), []);
     }
-    assert_eq!(flaws(ClientAuth::Off, &texts[..2]), [], "an authority that is not used is not read");
+    assert_eq!(
+        flaws(ClientAuth::Off, &texts[..2]),
+        [],
+        "an authority that is not used is not read"
+    );
 }
 
 #[test]
 fn every_bad_file_is_named_and_all_come_at_once() {
     let ((certificate, key), (_, other_key)) = (pair(), pair());
     let all = flaws(ClientAuth::Required, &[]);
-    assert_eq!(all.iter().map(|(part, _)| *part).collect::<Vec<_>>(), [Part::Certificate, Part::Key, Part::ClientCa]);
+    assert_eq!(
+        all.iter().map(|(part, _)| *part).collect::<Vec<_>>(),
+        [Part::Certificate, Part::Key, Part::ClientCa]
+    );
     assert!(all.iter().all(|(_, what)| what.contains("cannot read") && what.contains("may read")));
     let one = |texts: &[(&str, &str)], part, words: &str| {
         let found = flaws(ClientAuth::Required, texts);
@@ -66,6 +73,7 @@ fn every_bad_file_is_named_and_all_come_at_once() {
     one(&[("cert.pem", "x"), key, ca], Part::Certificate, "holds no certificate");
     one(&[cert, ("key.pem", &certificate), ca], Part::Key, "holds no private key");
     one(&[cert, key, ("ca.pem", "x")], Part::ClientCa, "holds no certificate");
-    let sealed = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n";
+    let sealed =
+        "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n";
     one(&[cert, ("key.pem", sealed), ca], Part::Key, "an encrypted one cannot be used");
 }

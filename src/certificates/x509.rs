@@ -85,8 +85,11 @@ fn attribute(pair: &[u8]) -> Option<String> {
     }
     let name = ATTRIBUTES.iter().find(|(id, _)| *id == kind.content).map(|(_, name)| *name)?;
     let text = if value.tag == BMP_STRING {
-        let units = value.content.chunks_exact(2).map(|pair| u16::from_be_bytes([pair[0], pair[1]]));
-        char::decode_utf16(units).map(|letter| letter.unwrap_or(char::REPLACEMENT_CHARACTER)).collect()
+        let units =
+            value.content.chunks_exact(2).map(|pair| u16::from_be_bytes([pair[0], pair[1]]));
+        char::decode_utf16(units)
+            .map(|letter| letter.unwrap_or(char::REPLACEMENT_CHARACTER))
+            .collect()
     } else {
         String::from_utf8_lossy(value.content).into_owned()
     };

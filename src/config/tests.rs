@@ -230,7 +230,12 @@ fn every_way_to_get_it_wrong_is_named_with_what_to_do() {
             "SENTINEL_METRICS_TLS_CLIENT_CA_FILE: means nothing without TLS; set SENTINEL_METRICS_TLS_CERT_FILE or SENTINEL_TLS_CERT_FILE, or unset it",
         ),
         (
-            &[ISSUER, ("SENTINEL_TLS_CERT_FILE", "/nowhere"), ("SENTINEL_TLS_KEY_FILE", "/secret"), ("SENTINEL_TLS_CLIENT_CA_FILE", "/nowhere")],
+            &[
+                ISSUER,
+                ("SENTINEL_TLS_CERT_FILE", "/nowhere"),
+                ("SENTINEL_TLS_KEY_FILE", "/secret"),
+                ("SENTINEL_TLS_CLIENT_CA_FILE", "/nowhere"),
+            ],
             "SENTINEL_TLS_CERT_FILE: cannot read /nowhere: entity not found; name a file that the service may read\n\
              SENTINEL_TLS_CLIENT_CA_FILE: cannot read /nowhere: entity not found; name a file that the service may read\n\
              SENTINEL_TLS_KEY_FILE: /secret holds no private key; name a PEM file with a PKCS#8, PKCS#1 or SEC1 key",

@@ -62,7 +62,8 @@ pub(super) fn tls(
         );
     }
     if client_ca.is_some() && !reader.is_given(API[0]) {
-        reader.problem(API[2], "means nothing without TLS; set SENTINEL_TLS_CERT_FILE, or unset it");
+        reader
+            .problem(API[2], "means nothing without TLS; set SENTINEL_TLS_CERT_FILE, or unset it");
     }
     let metrics = match both(reader, [METRICS[0], METRICS[1]], own_certificate, own_key) {
         Some(own) => Some(own),
@@ -80,8 +81,7 @@ pub(super) fn tls(
     };
     let has_own_ca = own_ca.is_some();
     let metrics_ca = own_ca.or_else(|| client_ca.clone());
-    let api =
-        api.map(|pair| files(pair, client_ca, asked.unwrap_or(ClientAuth::Optional)));
+    let api = api.map(|pair| files(pair, client_ca, asked.unwrap_or(ClientAuth::Optional)));
     let has_own_pair = reader.is_given(METRICS[0]);
     let metrics = metrics.map(|pair| files(pair, metrics_ca, ClientAuth::Required));
     if let Some(files) = &api {
@@ -108,8 +108,12 @@ fn both(
 ) -> Option<(PathBuf, PathBuf)> {
     match (certificate, key) {
         (Some(certificate), Some(key)) => return Some((certificate, key)),
-        (Some(_), None) => reader.problem(names[0], format!("needs its private key; set {}", names[1])),
-        (None, Some(_)) => reader.problem(names[1], format!("needs its certificate; set {}", names[0])),
+        (Some(_), None) => {
+            reader.problem(names[0], format!("needs its private key; set {}", names[1]))
+        }
+        (None, Some(_)) => {
+            reader.problem(names[1], format!("needs its certificate; set {}", names[0]))
+        }
         (None, None) => {}
     }
     None
@@ -141,7 +145,12 @@ fn check(
                     Part::Key => names[1],
                     Part::ClientCa => names[2],
                 };
-                if !reader.problems.0.iter().any(|known| known.name == name && known.what == flaw.what) {
+                if !reader
+                    .problems
+                    .0
+                    .iter()
+                    .any(|known| known.name == name && known.what == flaw.what)
+                {
                     reader.problem(name, flaw.what);
                 }
             }
@@ -156,7 +165,9 @@ fn lifetime(path: &Path, validity: Validity, now_s: i64) -> Option<String> {
     if left_s < 0 {
         Some(format!("the certificate in {path} has expired; clients will refuse it: renew it"))
     } else if now_s < validity.not_before_s {
-        Some(format!("the certificate in {path} is not good yet; clients will refuse it: check the clock"))
+        Some(format!(
+            "the certificate in {path} is not good yet; clients will refuse it: check the clock"
+        ))
     } else if left_s < ENDS_SOON_DAYS * DAY_S {
         Some(format!("the certificate in {path} expires in {} days: renew it", left_s / DAY_S))
     } else {
@@ -171,10 +182,17 @@ mod tests {
     #[test]
     fn a_certificate_that_clients_will_refuse_is_pointed_out() {
         let validity = Validity { not_before_s: 1000 * DAY_S, not_after_s: 2000 * DAY_S };
-        let said = |day: i64| lifetime(Path::new("c.pem"), validity, day * DAY_S).unwrap_or_default();
-        assert_eq!(said(999), "the certificate in c.pem is not good yet; clients will refuse it: check the clock");
+        let said =
+            |day: i64| lifetime(Path::new("c.pem"), validity, day * DAY_S).unwrap_or_default();
+        assert_eq!(
+            said(999),
+            "the certificate in c.pem is not good yet; clients will refuse it: check the clock"
+        );
         assert_eq!(said(1500), "");
         assert_eq!(said(1990), "the certificate in c.pem expires in 10 days: renew it");
-        assert_eq!(said(2001), "the certificate in c.pem has expired; clients will refuse it: renew it");
+        assert_eq!(
+            said(2001),
+            "the certificate in c.pem has expired; clients will refuse it: renew it"
+        );
     }
 }

@@ -107,9 +107,17 @@ pub const VARIABLES: &[Variable] = &[
         "read",
         "what a token without any `sentinel:*` role may do: `read` or `none`",
     ),
-    variable("SENTINEL_METRICS_TLS_CERT_FILE", "the API's", "certificate chain of the metrics port"),
+    variable(
+        "SENTINEL_METRICS_TLS_CERT_FILE",
+        "the API's",
+        "certificate chain of the metrics port",
+    ),
     variable("SENTINEL_METRICS_TLS_KEY_FILE", "the API's", "its private key"),
-    variable("SENTINEL_METRICS_TLS_CLIENT_CA_FILE", "the API's", "who may sign the certificate that a scraper must show"),
+    variable(
+        "SENTINEL_METRICS_TLS_CLIENT_CA_FILE",
+        "the API's",
+        "who may sign the certificate that a scraper must show",
+    ),
     also(
         "OAUTH2_ISSUER",
         variable("OAUTH2_ISSUER_URI", NONE, "identity provider; unset: development mode"),
@@ -196,7 +204,11 @@ pub const VARIABLES: &[Variable] = &[
     variable("SENTINEL_CA_FILE", "system roots", "private CA of that service"),
     variable("SENTINEL_CLIENT_CERT_FILE", NONE, "certificate that the client commands show"),
     variable("SENTINEL_CLIENT_KEY_FILE", NONE, "its private key"),
-    variable("SENTINEL_TENANT", "demo", "tenant of the token that client commands sign with the development key"),
+    variable(
+        "SENTINEL_TENANT",
+        "demo",
+        "tenant of the token that client commands sign with the development key",
+    ),
 ];
 
 /// Settings that mean something with an Oracle database only.

@@ -267,17 +267,17 @@ impl Desk {
         }
         let authenticator = &self.shared.authenticator;
         let (tokens, now_s) = (&mut self.tokens, unix_seconds());
-        let caller =
-            match authenticator.check_again(tokens, authorization, head.certificate, now_s) {
-                Ok(principal) => {
-                    allowed(&principal, needed)?;
-                    Caller::Known(principal)
-                }
-                Err(AuthError::Retry) => {
-                    Caller::Unknown { authorization: authorization.unwrap_or_default().to_owned() }
-                }
-                Err(error) => return Err(auth_problem(&error)),
-            };
+        let caller = match authenticator.check_again(tokens, authorization, head.certificate, now_s)
+        {
+            Ok(principal) => {
+                allowed(&principal, needed)?;
+                Caller::Known(principal)
+            }
+            Err(AuthError::Retry) => {
+                Caller::Unknown { authorization: authorization.unwrap_or_default().to_owned() }
+            }
+            Err(error) => return Err(auth_problem(&error)),
+        };
         Ok(Admitted { route, caller, trace })
     }
 

@@ -11,9 +11,7 @@ use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD as BASE64;
 use rcgen::{BasicConstraints, Certificate, CertificateParams, DnType, IsCa, KeyPair};
 use ring::rand::SystemRandom;
-use ring::signature::{
-    ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _,
-};
+use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use rustls_pki_types::PrivateKeyDer;
 use sentinel::certificates::thumbprint;
@@ -241,16 +239,25 @@ fn each_route_wants_the_certificate_and_the_token_that_the_table_says() {
     for route in ROUTES {
         for shown in [None, Some(&known)] {
             for token in ["", token.as_str()] {
-                let path: Vec<&str> =
-                    route.path.split('/').map(|s| if s.starts_with('{') { "x" } else { s }).collect();
+                let path: Vec<&str> = route
+                    .path
+                    .split('/')
+                    .map(|s| if s.starts_with('{') { "x" } else { s })
+                    .collect();
                 let path = path.join("/");
                 let mut tls = world.connect(shown);
                 tls.send(request(route.method.as_str(), &path, token, "", "").as_bytes()).unwrap();
                 let response = read_response(&mut tls.0, false).unwrap();
                 let of_certificate = response.status == 403
                     && response.json()["type"] == "/problems/client-certificate-required";
-                let case = format!("{} {path} {} {}", route.method, shown.is_some(), !token.is_empty());
-                assert_eq!(of_certificate, route.certificate && shown.is_none(), "{case}: {}", response.text());
+                let case =
+                    format!("{} {path} {} {}", route.method, shown.is_some(), !token.is_empty());
+                assert_eq!(
+                    of_certificate,
+                    route.certificate && shown.is_none(),
+                    "{case}: {}",
+                    response.text()
+                );
                 let wants_token = match route.scope {
                     Scope::Open | Scope::Scrape => false,
                     Scope::Read | Scope::Write | Scope::Operate => true,

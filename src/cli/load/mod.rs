@@ -129,11 +129,7 @@ pub struct LoadArgs {
 ///
 /// # Errors
 /// When the service cannot be reached, or when an answer was not what it should be.
-pub fn run(
-    args: LoadArgs,
-    token: String,
-    tls: Option<Arc<ClientConfig>>,
-) -> anyhow::Result<()> {
+pub fn run(args: LoadArgs, token: String, tls: Option<Arc<ClientConfig>>) -> anyhow::Result<()> {
     let tally = measure(&args, &token, tls, true)?;
     writeln!(std::io::stdout(), "{}", tally.summary())?;
     if let Some(file) = &args.json {

@@ -153,8 +153,7 @@ impl Authenticator {
     ) -> Result<Arc<Principal>, AuthError> {
         let known = authorization
             .and_then(|authorization| recent.get(authorization, self.keyring.generation(), now_s));
-        let principal =
-            known.map_or_else(|| self.look(authorization, now_s, Some(recent)), Ok)?;
+        let principal = known.map_or_else(|| self.look(authorization, now_s, Some(recent)), Ok)?;
         principal.is_held_by(certificate)?;
         Ok(principal)
     }

@@ -8,13 +8,13 @@ use std::time::Instant;
 use mio::Token;
 use mio::net::TcpStream;
 
+use super::super::App;
 use super::super::accept::{Acceptor, Ready};
 use super::super::connection::{Connection, Moment};
 use super::super::gate::Pass;
 use super::super::limits::ACCEPTS_PER_TURN;
 use super::super::reply::Facts;
 use super::super::transport::{Greeting, Transport};
-use super::super::App;
 use super::{Guest, PollLoop};
 
 impl<A: App> PollLoop<A>

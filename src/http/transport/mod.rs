@@ -14,8 +14,8 @@ use rustls::ServerConfig;
 
 use super::Port;
 use crate::certificates::PeerCertificate;
-pub(super) use tls::Workbench;
 use tls::TlsSocket;
+pub(super) use tls::Workbench;
 
 /// How a read or write went.
 pub(super) enum Moved {
