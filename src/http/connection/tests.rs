@@ -342,8 +342,8 @@ fn a_worker_gets_the_whole_request_by_move() {
     bench.send(b"2\r\nde\r\n0\r\n\r\n");
     let (bytes, head_bytes) = bench.scribe.dispatched.pop().unwrap();
     assert_eq!(&bytes[head_bytes..], b"abcde");
-    let peer = Ipv4Addr::LOCALHOST.into();
-    let length = with_request(&bytes, head_bytes, peer, Port::Api, |r| r.head.content_length);
+    let peer = Peer::from(IpAddr::from(Ipv4Addr::LOCALHOST));
+    let length = with_request(&bytes, head_bytes, &peer, Port::Api, |r| r.head.content_length);
     assert_eq!(length, None);
     assert!(bench.connection.is_busy());
     bench.answer(200, "done");
