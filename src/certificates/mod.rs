@@ -216,6 +216,8 @@ fn certified(
 pub struct ClientPair {
     pub chain: Vec<CertificateDer<'static>>,
     pub key: PrivateKeyDer<'static>,
+    /// The key as it was written.
+    pub key_pem: String,
 }
 
 /// Reads the certificate that a client command shows, and its key.
@@ -227,7 +229,8 @@ pub fn client_pair(certificate: &Path, key: &Path) -> anyhow::Result<ClientPair>
         std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
     };
     let chain = certificates(certificate, &text(certificate)?).map_err(anyhow::Error::msg)?;
-    let secret = private_key(key, &text(key)?).map_err(anyhow::Error::msg)?;
+    let key_pem = text(key)?;
+    let secret = private_key(key, &key_pem).map_err(anyhow::Error::msg)?;
     let files = ServerFiles {
         certificate: certificate.to_path_buf(),
         key: key.to_path_buf(),
@@ -235,7 +238,7 @@ pub fn client_pair(certificate: &Path, key: &Path) -> anyhow::Result<ClientPair>
         client_auth: ClientAuth::Off,
     };
     certified(&files, chain.clone(), secret.clone_key()).map_err(anyhow::Error::msg)?;
-    Ok(ClientPair { chain, key: secret })
+    Ok(ClientPair { chain, key: secret, key_pem })
 }
 
 /// What a client that does its own talking needs: whom it trusts, and what it shows.
