@@ -4,6 +4,7 @@
 //! Nothing that came from outside is printed as it came: control characters are escaped. TLS is 1.3 only.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;

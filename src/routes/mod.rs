@@ -5,6 +5,7 @@
 //! and what must be durable goes to the intake thread with a return address.
 
 mod answers;
+mod asked;
 mod batch;
 mod events;
 mod follow;
@@ -19,7 +20,6 @@ pub mod table;
 
 use std::any::Any;
 use std::borrow::Cow;
-use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -48,6 +48,7 @@ use crate::store::{ProcessView, Reader, Store, StoreError, WriteState};
 use crate::telemetry::metrics::{Metrics, StoreCall};
 use crate::view::json::Json;
 use answers::Answers;
+use asked::Asked;
 use problem::{Kind, Problem};
 use table::{Body, Found, Pairs, Route, Scope};
 
@@ -119,34 +120,6 @@ pub struct Desk {
 
 /// One read of a status in so many is timed: reading the clock twice would add a hundredth to each, on the loop.
 const STATUS_SAMPLE: u32 = 64;
-
-/// The read session during one call, which is timed until this is dropped.
-struct Asked<'d> {
-    reader: &'d mut dyn Reader,
-    metrics: &'d Metrics,
-    call: StoreCall,
-    begun: Instant,
-}
-
-impl<'d> Deref for Asked<'d> {
-    type Target = dyn Reader + 'd;
-
-    fn deref(&self) -> &Self::Target {
-        self.reader
-    }
-}
-
-impl DerefMut for Asked<'_> {
-    fn deref_mut(&mut self) -> &mut Self::Target {
-        self.reader
-    }
-}
-
-impl Drop for Asked<'_> {
-    fn drop(&mut self) {
-        self.metrics.store_call(self.call, self.begun.elapsed());
-    }
-}
 
 /// What a request's handler works with.
 struct Exchange<'e, 'a> {

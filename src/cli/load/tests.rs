@@ -164,7 +164,7 @@ fn an_answer_that_should_not_be_makes_the_load_fail() {
     assert!(!tally.is_clean());
     assert_eq!((tally.accepted, tally.rejected[&503]), (0, 10));
     assert!(load(&url, &["--requests", "10", "--accept", "503"]).is_clean());
-    assert!(run(args(&url, &["--requests", "10"]), token()).is_err());
+    assert!(run(args(&url, &["--requests", "10"]), token(), None).is_err());
 }
 
 #[test]
@@ -276,7 +276,7 @@ fn the_results_are_written_as_json() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("r.json");
     let more = ["--mode", "constant", "--requests", "5", "--json", file.to_str().unwrap()];
-    run(args(&url, &more), String::new()).unwrap();
+    run(args(&url, &more), String::new(), None).unwrap();
     let json: serde_json::Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
     assert_eq!((&json["sent"], &json["accepted"]), (&5.into(), &5.into()));
 }

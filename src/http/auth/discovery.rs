@@ -62,7 +62,7 @@ impl WebSource {
     /// fetches lie minutes, so there is no connection to be spared.
     fn agent(&self) -> anyhow::Result<Agent> {
         let config = Agent::config_builder()
-            .tls_config(tls(self.ca_file.as_deref())?)
+            .tls_config(tls(self.ca_file.as_deref(), None)?)
             .max_redirects(0)
             .http_status_as_error(false)
             .timeout_global(Some(ANSWER_WITHIN))
@@ -133,10 +133,7 @@ fn key_set_address(document: &[u8], issuer: &WebAddress) -> anyhow::Result<WebAd
 ///
 /// # Errors
 /// When the file with the private CA holds no certificate.
-pub(crate) fn tls(
-    ca_file: Option<&Path>,
-    shown: Option<ClientCert>,
-) -> anyhow::Result<TlsConfig> {
+pub(crate) fn tls(ca_file: Option<&Path>, shown: Option<ClientCert>) -> anyhow::Result<TlsConfig> {
     let mut provider = rustls::crypto::ring::default_provider();
     // ureq compiles 1.2 into rustls. Without a suite of 1.2 there is no handshake of 1.2.
     provider.cipher_suites.retain(|suite| suite.tls13().is_some());

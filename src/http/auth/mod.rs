@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-pub(crate) use discovery::tls;
+pub(crate) use discovery::{roots, tls};
 pub use keyring::{KeysState, Refresher, unix_seconds};
 pub use principal::{Principal, Role, Roles};
 pub use recent::Recent;

@@ -106,7 +106,7 @@ impl Responder for Scribe {
         _: Facts,
         _: &mut Vec<u8>,
     ) -> Outcome<()> {
-        with_request(&bytes, head_bytes, PEER, Port::Api, |request| self.note(request));
+        with_request(&bytes, head_bytes, &PEER.into(), Port::Api, |request| self.note(request));
         Outcome::Waiting
     }
 
