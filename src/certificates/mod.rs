@@ -110,7 +110,7 @@ pub fn load(files: &ServerFiles, read: ReadFile<'_>) -> Result<Loaded, Vec<Flaw>
         kept(certificates(&files.certificate, &pem), Part::Certificate, &mut flaws)
     });
     let key = key.and_then(|pem| kept(private_key(&files.key, &pem), Part::Key, &mut flaws));
-    let path = files.client_ca.as_deref().unwrap_or(Path::new(""));
+    let path = files.client_ca.as_deref().unwrap_or_else(|| Path::new(""));
     let roots = roots.and_then(|pem| kept(authorities(path, &pem), Part::ClientCa, &mut flaws));
     let certified = match (chain, key) {
         (Some(chain), Some(key)) => kept(certified(files, chain, key), Part::Key, &mut flaws),

@@ -77,7 +77,7 @@ pub enum Mode {
 #[derive(Debug, Clone, clap::Args)]
 #[command(about = "Sends requests to a running service and reports how fast it answers", long_about = LONG_ABOUT)]
 pub struct LoadArgs {
-    /// Where the service answers (http or https; SENTINEL_CA_FILE and SENTINEL_CLIENT_CERT_FILE apply).
+    /// Where the service answers (http or https; the files of the environment apply).
     #[arg(long, env = "SENTINEL_URL", default_value = "http://127.0.0.1:8090")]
     pub url: String,
     /// What to ask of the service.

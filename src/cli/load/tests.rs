@@ -284,7 +284,7 @@ fn the_results_are_written_as_json() {
 #[test]
 fn options_that_make_no_sense_are_refused_by_name() {
     for (url, more, named) in [
-        ("https://localhost", &[][..], "plain HTTP"),
+        ("ftp://localhost", &[][..], "http://host:port or https://host:port"),
         ("http://localhost:1/path", &[], "host and port only"),
         ("http://localhost:1", &["--connections", "0"], "--connections"),
         ("http://localhost:1", &["--batch", "10001"], "--batch"),

@@ -7,7 +7,7 @@
 //! * Bytes of an answer count as written when their record is on its way whole, so the deadline for writing holds for
 //!   a peer that takes half a record, too.
 //! * Whatever follows a failure is thrown away: no byte of HTTP comes out of a connection that rustls has given up.
-//! * A close_notify says that nothing is missing, so it is sent only by whoever knows that.
+//! * A `close_notify` says that nothing is missing, so it is sent only by whoever knows that.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Shutdown};
@@ -27,7 +27,7 @@ use crate::certificates::PeerCertificate;
 const SEAL_BYTES: usize = 64 << 10;
 /// What TLS adds to those: head, type and tag of each record, and a change of keys before them.
 const OVERHEAD_BYTES: usize = 1024;
-/// More than the record of a close_notify.
+/// More than the record of a `close_notify`.
 const LAST_WORD_BYTES: usize = 64;
 /// Refused handshakes are told so often: anybody can cause them.
 const TELL_EVERY: Duration = Duration::from_secs(1);

@@ -138,7 +138,11 @@ fn every_required_claim_is_required_and_must_fit() {
         (claims_with("tenant_id", json!("a/b")), "the claim tenant_id is not a tenant's name"),
         (
             claims_with("cnf", json!({"x5t#S256": "x"})),
-            "the token is bound to a client certificate",
+            "the claim cnf.x5t#S256 is no SHA-256 thumbprint in base64url",
+        ),
+        (
+            claims_with("cnf", json!({"x5t#S256": "A".repeat(43)})),
+            "the token is bound to a client certificate, and this connection shows none",
         ),
     ] {
         assert_eq!(reason(&door, &key.token(&claims)), why, "{claims}");
