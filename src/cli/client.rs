@@ -3,6 +3,7 @@
 //!
 //! Nothing that came from outside is printed as it came: control characters are escaped. TLS is 1.3 only.
 
+use std::io::Read;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,8 +21,8 @@ use crate::http::auth::{self, Role, roots};
 
 /// How long it may take to reach the service.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
-/// The longest answer that is read: all that a client command asks for is short.
-const ANSWER_BYTES_MAX: u64 = 256 * 1024;
+/// The longest answer that is read: a page of a listing whose rows are as long as they may be stays below it.
+const ANSWER_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// How long a token of our own is good for. It is made anew at half time.
 const TOKEN_TTL: Duration = Duration::from_secs(3600);
 
@@ -51,8 +52,18 @@ pub struct Client {
 pub struct Answer {
     pub status: u16,
     pub retry_after: Option<Duration>,
+    /// What to send as `If-None-Match`.
+    pub etag: Option<String>,
     /// The beginning of the body, as text.
     pub body: String,
+}
+
+/// What a question that may have a long answer came to.
+pub enum Streamed {
+    /// 200: what comes, as it comes. A read waits for as long as nothing does.
+    Body(Box<dyn Read + Send>),
+    /// Anything else.
+    Answer(Answer),
 }
 
 impl Client {
@@ -92,12 +103,72 @@ impl Client {
     /// # Errors
     /// When there is no answer, with words about what to check.
     pub fn get(&mut self, path: &str, patience: Duration) -> anyhow::Result<Answer> {
+        self.get_with(path, &[], patience)
+    }
+
+    /// Asks for `path` with further header fields.
+    ///
+    /// # Errors
+    /// When there is no answer, with words about what to check.
+    pub fn get_with(
+        &mut self,
+        path: &str,
+        fields: &[(&str, &str)],
+        patience: Duration,
+    ) -> anyhow::Result<Answer> {
+        let request = self.question(path, fields)?;
+        let answer = request.config().timeout_global(Some(patience)).build().call();
+        let answer = self.answer(answer)?;
+        self.renew_token(answer.status)?;
+        Ok(answer)
+    }
+
+    /// Asks for `path` and leaves the body to be read as it comes. `patience` is for its beginning.
+    ///
+    /// # Errors
+    /// When there is no answer, with words about what to check.
+    pub fn stream(
+        &mut self,
+        path: &str,
+        fields: &[(&str, &str)],
+        patience: Duration,
+    ) -> anyhow::Result<Streamed> {
+        let request = self.question(path, fields)?;
+        let answer = request.config().timeout_recv_response(Some(patience)).build().call();
+        match answer {
+            Ok(answer) if answer.status().as_u16() == 200 => {
+                Ok(Streamed::Body(Box::new(answer.into_body().into_reader())))
+            }
+            answer => {
+                let answer = self.answer(answer)?;
+                self.renew_token(answer.status)?;
+                Ok(Streamed::Answer(answer))
+            }
+        }
+    }
+
+    fn question(
+        &mut self,
+        path: &str,
+        fields: &[(&str, &str)],
+    ) -> anyhow::Result<ureq::RequestBuilder<ureq::typestate::WithoutBody>> {
         let mut request = self.agent.get(self.address(path));
         if let Some(token) = self.token.bearer()? {
             request = request.header("authorization", format!("Bearer {token}"));
         }
-        let answer = request.config().timeout_global(Some(patience)).build().call();
-        self.answer(answer)
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        Ok(request)
+    }
+
+    /// Looks for a newer token where the service refuses the one that was given.
+    fn renew_token(&mut self, status: u16) -> anyhow::Result<()> {
+        if status == 401 && matches!(self.token, Token::Given(_)) {
+            let settings = config::Client::from_environment(self.overrides.clone())?;
+            self.token = Token::find(&settings)?;
+        }
+        Ok(())
     }
 
     /// Posts `body`, JSON, to `path` under an idempotency key.
@@ -119,10 +190,7 @@ impl Client {
             request.header("content-type", "application/json").header("idempotency-key", key);
         let answer = request.config().timeout_global(Some(patience)).build().send(body);
         let answer = self.answer(answer)?;
-        if answer.status == 401 && matches!(self.token, Token::Given(_)) {
-            let settings = config::Client::from_environment(self.overrides.clone())?;
-            self.token = Token::find(&settings)?;
-        }
+        self.renew_token(answer.status)?;
         Ok(answer)
     }
 
@@ -137,12 +205,15 @@ impl Client {
         let mut answer = answer.map_err(|error| unreachable_words(&self.url, &error))?;
         let retry_after = answer.headers().get("retry-after");
         let retry_after = retry_after.and_then(|value| value.to_str().ok()?.trim().parse().ok());
+        let etag = answer.headers().get("etag");
+        let etag = etag.and_then(|value| Some(value.to_str().ok()?.to_owned()));
         // A body that cannot be read to its end costs its words, not the status.
         let body = answer.body_mut().with_config().limit(ANSWER_BYTES_MAX).lossy_utf8(true);
         Ok(Answer {
             body: body.read_to_string().unwrap_or_default(),
             status: answer.status().as_u16(),
             retry_after: retry_after.map(Duration::from_secs),
+            etag,
         })
     }
 }
@@ -184,6 +255,19 @@ struct Problem {
 pub fn bearer_token(overrides: Overrides) -> anyhow::Result<String> {
     let settings = config::Client::from_environment(overrides)?;
     Token::find(&settings)?.bearer()?.context("there is no token")
+}
+
+/// `text` as one segment of a path: everything but unreserved characters is percent-encoded (RFC 3986).
+pub fn segment(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    encoded
 }
 
 /// `text` without anything that could move a cursor, change a colour or hide other text.
@@ -326,7 +410,7 @@ mod tests {
     use crate::http::auth::development::DevelopmentKey;
 
     fn answer(status: u16, body: &str) -> Answer {
-        Answer { status, retry_after: None, body: body.to_string() }
+        Answer { status, retry_after: None, etag: None, body: body.to_string() }
     }
 
     #[test]

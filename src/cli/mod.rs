@@ -3,6 +3,7 @@
 //! The service itself is one of the commands, and the one that runs when none is named. Client commands never read
 //! the service's configuration, since they often run on another machine; only the development key lies with it.
 
+mod backoff;
 pub mod backup;
 pub mod check_config;
 pub mod client;
@@ -13,7 +14,9 @@ pub mod migrate;
 pub mod rebuild;
 pub mod run;
 pub mod serve;
+pub mod tail;
 pub mod token;
+pub mod top;
 pub mod watchdog;
 
 use std::io::{self, Write};
@@ -32,6 +35,8 @@ Examples:
   sentinel --database sqlite:///var/lib/sentinel serve
   export SENTINEL_TOKEN=$(sentinel token --tenant demo)
   sentinel run --name nightly-backup -- ./backup.sh
+  sentinel tail nightly-backup --until-end
+  sentinel top
   sentinel health
 
 Exit codes: 0 clean stop; 1 a client command failed; 2 usage; 65 the store's files are damaged; 69 the \
@@ -64,6 +69,8 @@ struct InsteadOfEnvironment {
 enum Command {
     Serve(ServeArgs),
     Run(run::RunArgs),
+    Tail(tail::TailArgs),
+    Top(top::TopArgs),
     Health(health::HealthArgs),
     Load(load::LoadArgs),
     Token(token::TokenArgs),
@@ -121,6 +128,8 @@ fn dispatch(command_line: CommandLine) -> anyhow::Result<ExitCode> {
             serve::run(&config, &warnings)?;
         }
         Some(Command::Run(args)) => return Ok(run::run(args, overrides)?.into()),
+        Some(Command::Tail(args)) => return Ok(tail::run(&args, overrides)?.into()),
+        Some(Command::Top(args)) => return Ok(top::run(&args, overrides)?.into()),
         Some(Command::Health(args)) => health::run(&args, overrides)?,
         Some(Command::Load(args)) => {
             let token = client::bearer_token(overrides.clone())?;

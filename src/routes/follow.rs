@@ -134,6 +134,8 @@ pub struct LogFollow {
     pub(super) news: Arc<Subscription>,
     /// Everything has been read that there was.
     pub(super) is_at_end: bool,
+    /// The reader wants what there is, and nothing that comes later.
+    pub(super) ends: bool,
 }
 
 impl LogFollow {
@@ -141,6 +143,7 @@ impl LogFollow {
     pub(super) fn next(mut self, reader: &mut dyn Reader) -> (Vec<u8>, Option<Self>) {
         let mut out = Vec::new();
         match self.read(reader, &mut out) {
+            Ok(()) if self.ends && self.is_at_end => (out, None),
             Ok(()) => (out, Some(self)),
             Err(error) => {
                 // The head is sent, so the only honest end is one that says so.

@@ -269,7 +269,8 @@ impl Desk {
         if as_events || follows == Some(true) {
             let form = if as_events { Form::Events } else { Form::Lines };
             let after = parameters.page(LIMIT_ROWS)?.after;
-            return self.follow(exchange, process, filter, form, after);
+            let ends = follows == Some(false);
+            return self.follow(exchange, process, filter, (form, ends), after);
         }
         if accept.contains("application/x-ndjson") {
             let page = Page { limit: LIMIT_MAX, after: parameters.page(LIMIT_ROWS)?.after };
@@ -294,13 +295,13 @@ impl Desk {
         Ok(Handled::Reply(exchange.page("logs", &page, view::log_row::write)))
     }
 
-    /// Log rows, and those to come.
+    /// Log rows, and those to come unless `ends`.
     fn follow<'a>(
         &mut self,
         exchange: &Exchange<'_, 'a>,
         process: ProcessId,
         filter: LogFilter,
-        form: Form,
+        (form, ends): (Form, bool),
         after: Option<Cursor>,
     ) -> Outcome<'a> {
         let tenant = exchange.tenant()?;
@@ -325,7 +326,8 @@ impl Desk {
             return Err(not_found());
         }
         let tenant = tenant.clone();
-        let follow = LogFollow { tenant, process, filter, form, place, news, is_at_end: false };
+        let is_at_end = false;
+        let follow = LogFollow { tenant, process, filter, form, place, news, is_at_end, ends };
         Ok(Handled::Stream {
             status: 200,
             content_type: form.media_type(),

@@ -244,7 +244,7 @@ pub static ROUTES: &[Route] = &[
             CURSOR,
             (
                 "follow",
-                "true: goes on with new rows, as NDJSON or, by Accept, as server-sent events",
+                "true: goes on with new rows, as NDJSON or, by Accept, as server-sent events; false: these end with the newest row",
             ),
         ],
     ),

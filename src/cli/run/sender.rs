@@ -5,20 +5,16 @@
 //! take is dropped and told. Nothing here can hold up the command.
 
 use std::collections::VecDeque;
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::Duration;
 
 use super::outbox::{Line, Next, Outbox, Parcel, Report};
 use super::report::Run;
+use crate::cli::backoff::{jittered, rest_after};
 
 /// How long one request may take.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// How long one pass waits for something to send.
 pub(super) const LULL: Duration = Duration::from_secs(5);
-/// The first rest after a failure; each further one is twice as long.
-const REST_FIRST: Duration = Duration::from_millis(250);
-/// The longest rest, so that a service that is back hears of us soon.
-const REST_MAX: Duration = Duration::from_secs(30);
 /// The longest rest once the command is over and somebody waits for us.
 pub(super) const REST_AT_END: Duration = Duration::from_millis(500);
 /// The longest time that a service may ask us to stay away.
@@ -184,18 +180,6 @@ impl<'a, T: Transport> Sender<'a, T> {
     }
 }
 
-/// The rest after so many failures in a row.
-fn rest_after(failures: u32) -> Duration {
-    let doublings = failures.saturating_sub(1).min(16);
-    (REST_FIRST * 2u32.saturating_pow(doublings)).min(REST_MAX)
-}
-
-/// Between half of `rest` and all of it, so that a thousand commands do not come back at the same moment.
-fn jittered(rest: Duration) -> Duration {
-    let chance = u32::try_from(RandomState::new().build_hasher().finish() % 1000).unwrap_or(0);
-    rest / 2 + rest / 2 * chance / 1000
-}
-
 #[cfg(test)]
 mod tests {
     use std::cell::RefCell;
@@ -329,12 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn rests_grow_to_a_bound_and_a_service_may_ask_for_more() {
-        assert_eq!(rest_after(1), REST_FIRST);
-        assert_eq!(rest_after(3), REST_FIRST * 4);
-        assert_eq!(rest_after(u32::MAX), REST_MAX);
-        let rest = jittered(REST_MAX);
-        assert!(rest >= REST_MAX / 2 && rest <= REST_MAX, "{rest:?}");
+    fn a_service_may_ask_for_a_longer_rest() {
         let ask = Outcome::Later { why: "503".into(), after: Some(Duration::from_secs(7)) };
         let scene = Scene::new(vec![ask]);
         scene.say("one");
