@@ -424,6 +424,35 @@ fn silence_is_broken_by_a_comment_or_an_empty_line() {
 }
 
 #[test]
+fn events_up_to_now_come_with_their_places_and_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = InProcess::start(folder.path(), wall_clock(), Parts::ALL, &[]);
+    let (api, token) =
+        (service.service.api_address(), token(folder.path(), "demo", &["sentinel:read"]));
+    let mut client = service.client("demo");
+    // More than one piece.
+    say(&mut client, "p", Value::Array((0..1000).map(info).collect()));
+    let mut all = Follower::open(api, &token, "/logs/p?follow=false", SSE);
+    let mut place = String::new();
+    for n in 0..1000 {
+        let (id, row) = all.event().unwrap();
+        assert_eq!(row["message"], n.to_string());
+        if n == 499 {
+            place = id;
+        }
+    }
+    assert_eq!(all.event(), None);
+    assert!(all.is_whole, "it ends as a stream does");
+    let fields = format!("{SSE}Last-Event-ID: {place}\r\n");
+    let mut rest = Follower::open(api, &token, "/logs/p?follow=false", &fields);
+    for n in 500..1000 {
+        assert_eq!(rest.message(), n.to_string());
+    }
+    assert_eq!(rest.event(), None);
+    service.stop();
+}
+
+#[test]
 fn the_stop_ends_every_stream_with_a_word() {
     let folder = tempfile::tempdir().unwrap();
     let service = InProcess::start(folder.path(), wall_clock(), Parts::ALL, &[]);

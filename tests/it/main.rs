@@ -63,6 +63,8 @@ mod store_contract;
 mod tenancy;
 // What the README promises.
 mod readme;
+// What is seen on a terminal.
+mod watching;
 // Rules that hold for every file of the repository.
 mod tidy;
 // Certificates, shown and asked for.

@@ -115,7 +115,8 @@ pub fn run(args: &TopArgs, overrides: Overrides) -> anyhow::Result<u8> {
 fn plain_frame(screen: &mut Screen) -> String {
     let columns = size().map_or(ONCE_COLUMNS, |(columns, _)| columns);
     let columns = if io::stdout().is_terminal() { columns } else { ONCE_COLUMNS };
-    let rows = u16::try_from(screen.visible().len()).unwrap_or(u16::MAX - 10);
+    // Where there is no row, words take the place of one.
+    let rows = u16::try_from(screen.visible().len().max(1)).unwrap_or(u16::MAX - 10);
     let area = Rect::new(0, 0, columns, rows + draw::HEAD_ROWS);
     let mut buffer = Buffer::empty(area);
     draw::list(screen, now(), area, &mut buffer, false);
