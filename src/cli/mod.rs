@@ -11,6 +11,7 @@ pub mod exit;
 pub mod health;
 pub mod load;
 pub mod migrate;
+pub mod purge;
 pub mod rebuild;
 pub mod run;
 pub mod serve;
@@ -78,6 +79,7 @@ enum Command {
     Migrate(migrate::MigrateArgs),
     Backup(backup::BackupArgs),
     Rebuild(rebuild::RebuildArgs),
+    Purge(purge::PurgeArgs),
 }
 
 /// Run the service (what happens without a command, too)
@@ -141,6 +143,7 @@ fn dispatch(command_line: CommandLine) -> anyhow::Result<ExitCode> {
         Some(Command::Migrate(args)) => migrate::run(&args, overrides)?,
         Some(Command::Backup(args)) => backup::run(&args, overrides)?,
         Some(Command::Rebuild(args)) => rebuild::run(&args, overrides)?,
+        Some(Command::Purge(args)) => purge::run(&args, overrides)?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -31,6 +31,8 @@ mod fuzz_corpus;
 mod harness;
 // Tokens of a real provider, and what becomes of it.
 mod identity_provider;
+// Backups of a service at work, and the end of a tenant.
+mod keeping_house;
 // kill -9 at random instants.
 mod ledger;
 // How the service comes and goes.

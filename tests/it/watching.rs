@@ -83,7 +83,8 @@ fn a_tail_goes_on_after_a_restart_of_the_service_with_every_row_once() {
     let writer = token(folder.path(), "demo", &["sentinel:write"]);
     let mut client = Client::new(api, &writer);
     report(&mut client, "start", &json!({}));
-    let mut tail = Tail::start(command(folder.path(), api, &["tail", "p", "--json", "--until-end"]));
+    let mut tail =
+        Tail::start(command(folder.path(), api, &["tail", "p", "--json", "--until-end"]));
     for n in 0..20 {
         say(&mut client, "INFO", n);
         assert_eq!(tail.message(), n.to_string());
@@ -193,11 +194,15 @@ fn a_tail_shows_what_is_asked_for_and_nothing_that_a_terminal_acts_on() {
     let service = InProcess::start(folder.path(), wall_clock(), Parts::ALL, &[]);
     let api = service.service.api_address();
     let mut client = service.client("demo");
-    report(&mut client, "log", &json!([
-        {"level": "INFO", "message": "old", "logged_at": "2026-01-28T10:30:00Z"},
-        {"level": "DEBUG", "message": "too quiet"},
-        {"level": "ERROR", "message": "a\nb\u{1b}[31m\u{9b}1m\u{202e}", "component": "db", "stack_trace": "x\n\ty"},
-    ]));
+    report(
+        &mut client,
+        "log",
+        &json!([
+            {"level": "INFO", "message": "old", "logged_at": "2026-01-28T10:30:00Z"},
+            {"level": "DEBUG", "message": "too quiet"},
+            {"level": "ERROR", "message": "a\nb\u{1b}[31m\u{9b}1m\u{202e}", "component": "db", "stack_trace": "x\n\ty"},
+        ]),
+    );
     let flags = ["tail", "p", "--no-follow", "--since", "1h", "--level", "info"];
     let shown = output(folder.path(), api, &flags);
     let text = String::from_utf8(shown.stdout).unwrap();

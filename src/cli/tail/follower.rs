@@ -31,13 +31,21 @@ pub(super) enum News {
     Began,
     /// A sign of life without a row.
     Alive,
-    Row { id: String, row: String },
+    Row {
+        id: String,
+        row: String,
+    },
     /// Every row that is there has come.
     UpToDate,
     /// The next attempt follows after `rest`.
-    Cut { why: String, rest: Duration },
+    Cut {
+        why: String,
+        rest: Duration,
+    },
     /// No attempt would help.
-    Refused { why: String },
+    Refused {
+        why: String,
+    },
     /// An answer of `/status`.
     Status(String),
 }
@@ -58,7 +66,10 @@ enum Attempt {
     /// Nobody listens any more, or there is nothing more to read.
     Over,
     Cut(String),
-    Refused { status: u16, why: String },
+    Refused {
+        status: u16,
+        why: String,
+    },
 }
 
 impl Follower {
@@ -221,7 +232,8 @@ mod tests {
 
     #[test]
     fn a_stream_comes_apart_into_its_rows_and_says_why_it_ends() {
-        let text = ":\n\nid: n.1\ndata: {\"a\":1}\n\nid: n.2\ndata: {}\n\n: the service is stopping\n\n";
+        let text =
+            ":\n\nid: n.1\ndata: {\"a\":1}\n\nid: n.2\ndata: {}\n\n: the service is stopping\n\n";
         let mut events = Events::new(text.as_bytes());
         assert_eq!(events.next().unwrap(), Some(Event::Comment));
         assert_eq!(events.next().unwrap(), Some(row("n.1", "{\"a\":1}")));

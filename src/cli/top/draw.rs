@@ -83,10 +83,9 @@ fn header(screen: &Screen, now: Timestamp) -> Paragraph<'static> {
     let more = if screen.is_cut { "the first " } else { "" };
     let kind = if screen.all { "processes" } else { "unfinished processes" };
     let counts: String = counts.collect();
-    let mut words = format!("{more}{} {kind}{counts}", screen.rows.len());
-    if let Some(rate) = screen.lives_per_s {
-        words.push_str(&format!(", {rate:.1} alive/s"));
-    }
+    let words = format!("{more}{} {kind}{counts}", screen.rows.len());
+    let lives = screen.lives_per_s.map(|rate| format!(", {rate:.1} signs of life/s"));
+    let lives = lives.unwrap_or_default();
     let mut first = vec![Span::styled("sentinel top", bold()), Span::raw("  ")];
     let filter = match (screen.filter.as_str(), screen.is_typing) {
         ("", false) => String::new(),
@@ -101,7 +100,7 @@ fn header(screen: &Screen, now: Timestamp) -> Paragraph<'static> {
         }
         Link::Up => {
             first.push(Span::raw(words));
-            Line::raw(format!("{}  by {}{filter}", screen.url, screen.sort.as_str()))
+            Line::raw(format!("{}  by {}{filter}{lives}", screen.url, screen.sort.as_str()))
         }
         Link::Lost { since, why } => {
             let lost = span(now.since(*since));
@@ -125,13 +124,7 @@ fn colour(row: &Row) -> Style {
 }
 
 /// Draws the table. Returns its first row.
-fn table(
-    screen: &Screen,
-    now: Timestamp,
-    area: Rect,
-    buffer: &mut Buffer,
-    is_live: bool,
-) -> usize {
+fn table(screen: &Screen, now: Timestamp, area: Rect, buffer: &mut Buffer, is_live: bool) -> usize {
     let visible = screen.visible();
     let selected = (is_live && !visible.is_empty()).then(|| screen.selected_at(&visible));
     let rows = visible.iter().map(|row| {

@@ -188,7 +188,9 @@ fn members(status: &Value) -> Vec<(String, String)> {
     };
     for (name, value) in status.as_object().into_iter().flatten() {
         match value.as_object() {
-            Some(inner) => inner.iter().for_each(|(key, value)| add(format!("{name}.{key}"), value)),
+            Some(inner) => {
+                inner.iter().for_each(|(key, value)| add(format!("{name}.{key}"), value))
+            }
             None => add(name.clone(), value),
         }
     }

@@ -97,7 +97,13 @@ impl Row {
     /// How urgent it is to look at it: the smaller, the more.
     pub(super) fn urgency(&self) -> usize {
         const ORDER: [&str; 8] = [
-            "EXPIRED", "FAILED", "RUNNING", "ACTIVE", "PAUSED", "REGISTERED", "COMPLETED",
+            "EXPIRED",
+            "FAILED",
+            "RUNNING",
+            "ACTIVE",
+            "PAUSED",
+            "REGISTERED",
+            "COMPLETED",
             "ARCHIVED",
         ];
         if self.is_stale && self.is_running() {

@@ -32,15 +32,8 @@ pub(super) enum Sort {
 }
 
 impl Sort {
-    const ALL: [Self; 7] = [
-        Self::Urgency,
-        Self::Name,
-        Self::Step,
-        Self::Progress,
-        Self::Due,
-        Self::Age,
-        Self::Rate,
-    ];
+    const ALL: [Self; 7] =
+        [Self::Urgency, Self::Name, Self::Step, Self::Progress, Self::Due, Self::Age, Self::Rate];
 
     pub(super) fn as_str(self) -> &'static str {
         match self {
@@ -84,7 +77,10 @@ pub(super) enum Link {
     Connecting,
     Up,
     /// Since when, and why. What is shown is from before.
-    Lost { since: Timestamp, why: String },
+    Lost {
+        since: Timestamp,
+        why: String,
+    },
 }
 
 /// What pressing a key asks of the program.

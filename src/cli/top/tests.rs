@@ -36,7 +36,13 @@ fn answer(values: &[Value]) -> News {
 fn morning() -> Vec<Value> {
     vec![
         process("nightly-import", "RUNNING", json!("LOADING"), json!(40), 240),
-        process("invoice-run-2026-01-28-with-a-long-name", "RUNNING", json!("WAITING FOR THE BANK"), json!(99.5), 30),
+        process(
+            "invoice-run-2026-01-28-with-a-long-name",
+            "RUNNING",
+            json!("WAITING FOR THE BANK"),
+            json!(99.5),
+            30,
+        ),
         process("evil\u{1b}[2J", "PAUSED", json!("a\nb\u{202e}"), Value::Null, 200),
         process("backup", "EXPIRED", Value::Null, json!(5), 10),
         process("数据导入", "REGISTERED", Value::Null, Value::Null, 0),
@@ -84,7 +90,11 @@ fn ids(screen: &Screen) -> Vec<&str> {
 
 #[test]
 fn a_frame_fits_a_terminal_of_80_by_24() {
-    check(&mut screen(&morning()), 80, 24, &expect![[r#"
+    check(
+        &mut screen(&morning()),
+        80,
+        24,
+        &expect![[r#"
         sentinel top  5 unfinished processes, 2 running, 1 expired, 1 paused
         http://127.0.0.1:8090  by urgency
         PROCESS               STATUS     STEP           PROGRESS        ETA   AGE  %/MIN
@@ -109,12 +119,17 @@ fn a_frame_fits_a_terminal_of_80_by_24() {
 
 
         q quit  arrows move  Enter detail  s sort  / filter  a all/unfinished
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_larger_terminal_shows_more_of_each_process() {
-    check(&mut screen(&morning()), 120, 40, &expect![[r#"
+    check(
+        &mut screen(&morning()),
+        120,
+        40,
+        &expect![[r#"
         sentinel top  5 unfinished processes, 2 running, 1 expired, 1 paused
         http://127.0.0.1:8090  by urgency
         PROCESS                                       STATUS     STEP                           PROGRESS        ETA   AGE  %/MIN
@@ -155,7 +170,8 @@ fn a_larger_terminal_shows_more_of_each_process() {
 
 
         q quit  arrows move  Enter detail  s sort  / filter  a all/unfinished
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -213,7 +229,7 @@ fn a_filter_is_typed_kept_and_dropped() {
     assert!(drawn(&mut screen, 80, 24).contains("no process passes the filter"));
     press(&mut screen, &[KeyCode::Backspace, KeyCode::Enter]);
     assert_eq!(ids(&screen), [r"evil\u{1b}[2J"]);
-    assert!(drawn(&mut screen, 80, 24).contains("filter: PAUSED\n"));
+    assert!(drawn(&mut screen, 80, 24).contains("filter: PAUSED"));
     press(&mut screen, &[KeyCode::Esc]);
     assert_eq!(ids(&screen).len(), 5);
     press(&mut screen, &[KeyCode::Char('/')]);
@@ -262,7 +278,10 @@ fn a_asks_for_all_processes_and_an_answer_to_the_question_before_is_not_shown() 
 #[test]
 fn enter_shows_one_process_with_its_last_lines_and_esc_goes_back() {
     let mut screen = screen(&morning());
-    press(&mut screen, &[KeyCode::End, KeyCode::Home, KeyCode::Down, KeyCode::Down, KeyCode::Enter]);
+    press(
+        &mut screen,
+        &[KeyCode::End, KeyCode::Home, KeyCode::Down, KeyCode::Down, KeyCode::Enter],
+    );
     assert_eq!(screen.wish().detail.as_deref(), Some("nightly-import"));
     assert!(drawn(&mut screen, 80, 24).contains("asking"));
     let other = Detail { id: "other".into(), members: Vec::new(), lines: Vec::new() };
@@ -281,7 +300,11 @@ fn enter_shows_one_process_with_its_last_lines_and_esc_goes_back() {
         lines: (0..20).map(|n| format!("10:04:{n:02} INFO  step {n}")).collect(),
     };
     screen.hear(News::Detail(detail), at(301));
-    check(&mut screen, 80, 24, &expect![[r#"
+    check(
+        &mut screen,
+        80,
+        24,
+        &expect![[r#"
         sentinel top  5 unfinished processes, 2 running, 1 expired, 1 paused
         http://127.0.0.1:8090  by urgency
         nightly-import
@@ -306,7 +329,8 @@ fn enter_shows_one_process_with_its_last_lines_and_esc_goes_back() {
         10:04:18 INFO  step 18
         10:04:19 INFO  step 19
         q quit  arrows other process  Esc back  a all/unfinished
-    "#]]);
+    "#]],
+    );
     assert_eq!(press(&mut screen, &[KeyCode::Esc]), Act::Stay);
     assert_eq!(screen.wish().detail, None);
 }

@@ -21,6 +21,7 @@ mod numbers;
 mod overlay;
 mod processes;
 mod projection;
+mod purge;
 mod reader;
 mod schema;
 mod snapshot;
@@ -50,6 +51,7 @@ use crate::store::{
 };
 
 pub use self::backup::{Manifest, ManifestFile, backup, check_backup};
+pub use self::purge::{Purged, check_folder, look_for, purge};
 pub use self::schema::Migrated;
 pub use self::snapshot::Report;
 

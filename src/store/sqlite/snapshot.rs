@@ -165,6 +165,17 @@ pub(super) fn take(folder: &Folder, events: &Connection) -> Result<i64> {
     Ok(position)
 }
 
+/// Takes a snapshot and removes all others: they hold what the new one must not bring back.
+pub(super) fn replace(folder: &Folder, events: &Connection) -> Result<()> {
+    let position = take(folder, events)?;
+    for (other, path) in list(folder)? {
+        if other != position {
+            remove(&path)?;
+        }
+    }
+    Ok(())
+}
+
 /// What a rebuild did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {

@@ -21,7 +21,7 @@ use crate::domain::ids::{EventId, StreamKey};
 use crate::domain::time::Timestamp;
 use crate::store::Result;
 use filter::Filter;
-pub(in crate::store::sqlite) use tables::{drop_older_than, migrate, record};
+pub(in crate::store::sqlite) use tables::{drop_older_than, migrate, record, remove};
 
 /// Identities kept in memory beyond those that the projection lacks: a repeat mostly comes within seconds, and then
 /// needs no disk. Some 200 bytes each.

@@ -167,16 +167,42 @@ pub(in crate::store::sqlite) fn drop_older_than(
     drop().map_err(|error| classify("drop old identities", error))
 }
 
+/// Removes the identities of the events at `positions`, which are sorted. The filters go on saying that they may be
+/// there, which costs a look-up and nothing else.
+pub(in crate::store::sqlite) fn remove(tx: &Transaction, positions: &[i64]) -> Result<()> {
+    let remove = || -> rusqlite::Result<()> {
+        for (number, _) in listed(tx)? {
+            let mut found: Vec<(i64, Vec<u8>)> = Vec::new();
+            let sql = format!("SELECT bucket, digest, record FROM idempotency_{number}");
+            let mut statement = tx.prepare(&sql)?;
+            let mut rows = statement.query([])?;
+            while let Some(row) = rows.next()? {
+                let record = Record::from_bytes(row.get_ref(2)?.as_blob()?);
+                if record.is_some_and(|record| positions.binary_search(&record.position).is_ok()) {
+                    found.push((row.get(0)?, row.get(1)?));
+                }
+            }
+            let sql = format!("DELETE FROM idempotency_{number} WHERE bucket = ? AND digest = ?");
+            let mut delete = tx.prepare(&sql)?;
+            for (bucket, digest) in found {
+                delete.execute(rusqlite::params![bucket, digest])?;
+            }
+        }
+        Ok(())
+    };
+    remove().map_err(|error| classify("remove identities", error))
+}
+
 /// The tables there are, newest first, each with its newest receipt.
 pub(super) fn list(connection: &Connection) -> Result<Vec<(i64, Timestamp)>> {
-    const LIST: &str = "SELECT number, newest_received FROM idempotency_table ORDER BY number DESC";
-    let list = || -> rusqlite::Result<Vec<_>> {
-        connection
-            .prepare(LIST)?
-            .query_map([], |row| Ok((row.get(0)?, Timestamp::from_micros(row.get(1)?))))?
-            .collect()
-    };
-    list().map_err(|error| classify("list the idempotency tables", error))
+    listed(connection).map_err(|error| classify("list the idempotency tables", error))
+}
+
+fn listed(connection: &Connection) -> rusqlite::Result<Vec<(i64, Timestamp)>> {
+    connection
+        .prepare("SELECT number, newest_received FROM idempotency_table ORDER BY number DESC")?
+        .query_map([], |row| Ok((row.get(0)?, Timestamp::from_micros(row.get(1)?))))?
+        .collect()
 }
 
 /// The filter of a table: the stored one, else one made by reading the table.

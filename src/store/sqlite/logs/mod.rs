@@ -19,6 +19,7 @@
 mod cursor;
 mod extra;
 mod reader;
+mod removal;
 mod retention;
 mod session;
 mod table;
@@ -31,6 +32,7 @@ use std::path::{Path, PathBuf};
 
 pub use cursor::Cursor;
 pub use reader::Reader;
+pub use removal::{count_of, remove};
 pub use retention::{Retention, Standing};
 pub use session::Session;
 pub use table::migrate;
