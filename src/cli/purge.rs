@@ -32,6 +32,10 @@ pub struct PurgeArgs {
 /// When another instance holds the store, there is none, or a file cannot be read or written.
 pub fn run(args: &PurgeArgs, overrides: Overrides) -> anyhow::Result<()> {
     let (config, _warnings) = super::load(overrides)?;
+    super::embedded_only(
+        &config,
+        "delete the tenant's rows with SQL; every table has the column tenant_id",
+    )?;
     let settings = service::settings(&config);
     sqlite::check_folder(&settings)?;
     let tenant = &args.tenant;

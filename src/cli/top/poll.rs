@@ -165,7 +165,7 @@ fn detail(client: &mut Client, id: &str) -> anyhow::Result<Detail> {
         return Ok(detail);
     };
     detail.members = members(&status);
-    let life = status["last_life_at"].as_str().or(status["last_update_at"].as_str());
+    let life = status["last_life_at"].as_str().or_else(|| status["last_update_at"].as_str());
     let life = life.and_then(Timestamp::parse).unwrap_or_else(now);
     for back in LOOKS_BACK {
         let from = life.minus(back);
