@@ -62,7 +62,7 @@ fn a_backup_of_a_service_at_work_holds_everything_acknowledged_before_it_began()
     let over = Arc::new(AtomicBool::new(false));
     let load = {
         let (over, writer) = (Arc::clone(&over), writer.clone());
-        std::thread::spawn(move || {
+        let work = move || {
             let mut client = Client::new(api, &writer);
             let mut n = 0_u128;
             while !over.load(Ordering::SeqCst) {
@@ -73,7 +73,8 @@ fn a_backup_of_a_service_at_work_holds_everything_acknowledged_before_it_began()
                 say(&mut client, "loaded", "line");
             }
             n
-        })
+        };
+        std::thread::Builder::new().spawn(work).unwrap()
     };
     for n in 0..200 {
         client.event(&format!("k{n}"), &envelope(n, "s", json!({}))).expect(202);

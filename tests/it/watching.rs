@@ -124,6 +124,11 @@ fn a_tail_goes_on_after_a_restart_of_the_service_with_every_row_once() {
     assert_eq!(service.terminate(), 0);
 }
 
+/// Does something beside the test, for as long as the test program runs.
+fn aside(work: impl FnOnce() + Send + 'static) {
+    std::thread::Builder::new().spawn(work).unwrap();
+}
+
 /// Passes connections through to a service and cuts each answer after some bytes. Returns its address and how many it
 /// has cut.
 fn start_cutter(service: SocketAddr) -> (SocketAddr, Arc<AtomicUsize>) {
@@ -131,17 +136,17 @@ fn start_cutter(service: SocketAddr) -> (SocketAddr, Arc<AtomicUsize>) {
     let address = listener.local_addr().unwrap();
     let cuts = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&cuts);
-    std::thread::spawn(move || {
+    aside(move || {
         let mut dice = Dice(7);
         for client in listener.incoming() {
             let (client, upstream) = (client.unwrap(), TcpStream::connect(service).unwrap());
             let bytes = 1 + dice.roll(9000);
             let (mut from, mut to) = (client.try_clone().unwrap(), upstream.try_clone().unwrap());
-            std::thread::spawn(move || {
+            aside(move || {
                 let _ = std::io::copy(&mut from, &mut to);
             });
             let counter = Arc::clone(&counter);
-            std::thread::spawn(move || {
+            aside(move || {
                 let sent = std::io::copy(&mut (&upstream).take(bytes), &mut &client);
                 if sent.is_ok_and(|sent| sent == bytes) {
                     counter.fetch_add(1, Ordering::SeqCst);
