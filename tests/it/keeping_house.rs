@@ -1,17 +1,25 @@
 //! What an operator does with the data: a backup of a service at work that is restored, and the end of a tenant. This
 //! module runs the commands of the program on a real folder.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
+use sentinel::domain::apply::{self, Item};
+use sentinel::domain::process::mark::Mark;
+use sentinel::domain::process::{Policy, RunRow, State};
 use sentinel::service::{Parts, wall_clock};
+use sentinel::store::Message;
 use serde_json::{Value, json};
 
-use crate::harness::{Client, InChild, InProcess, envelope, eventually, token};
+use crate::harness::{Client, InChild, InProcess, envelope, eventually, stop, token};
+
+const POLICY: Policy =
+    Policy { timeout: Duration::from_secs(3600), heartbeat_interval: Duration::from_secs(30) };
 
 fn sentinel(folder: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sentinel"));
@@ -110,8 +118,35 @@ fn a_backup_of_a_service_at_work_holds_everything_acknowledged_before_it_began()
     assert_eq!(service.terminate(), 0);
 }
 
-/// Two tenants with the same names, of which some is applied.
+/// An event of each tenant that became a dead letter: the listener is driven by hand, and its merge panics.
+fn dead_letters(folder: &Path) {
+    let parts = Parts { listener: false, ..Parts::ALL };
+    let service = InProcess::start(folder, wall_clock(), parts, &[]);
+    for tenant in ["acme", "other"] {
+        let mut client = service.client(tenant);
+        let fields = [("X-Sentinel-Process-Id", "dead")];
+        let body = json!({"metadata": {"secret": format!("{tenant}-dead")}}).to_string();
+        client.request("POST", "/internal/start", &fields, body.as_bytes()).expect(202);
+    }
+    let store = service.service.store();
+    let mut session = store.listener().unwrap();
+    let (stop, _idle) = stop();
+    let claim = session.claim(100, Duration::ZERO, &stop).unwrap();
+    let events = claim.messages.iter().filter_map(|message| match message {
+        Message::Event(event) => Some(Item::Event(event)),
+        Message::Undecodable { .. } => None,
+    });
+    let events: Vec<Item<'_>> = events.collect();
+    assert_eq!(events.len(), 2);
+    let merge = |_: &mut State, _: Mark| -> Vec<RunRow> { panic!("on purpose") };
+    let change = apply::decide(&events, BTreeMap::new(), &POLICY, store.now(), &merge);
+    session.settle(claim, change, store.now()).unwrap();
+    service.stop();
+}
+
+/// Two tenants with the same names.
 fn two_tenants(folder: &Path) {
+    dead_letters(folder);
     let service = InProcess::start(folder, wall_clock(), Parts::ALL, &[]);
     for tenant in ["acme", "other"] {
         let mut client = service.client(tenant);
@@ -122,9 +157,6 @@ fn two_tenants(folder: &Path) {
         }
         report(&mut client, "p", "start");
         report(&mut client, "p", "complete");
-        let poison = json!({"eventId": "x1", "source": "s", "type": "process.bogus", "schemaVersion": 1,
-            "streamKey": "p", "payload": {"secret": format!("{tenant}-dead")}});
-        client.event("dead", &poison);
         eventually("it is applied", || {
             (client.get("/status/p").json()["status"] == "COMPLETED").then_some(())
         });
@@ -174,7 +206,7 @@ fn a_purged_tenant_is_gone_from_every_file_and_the_others_notice_nothing() {
 
     let looked = words(&sentinel(folder.path(), &["purge", "--tenant", "acme"]));
     assert!(looked.contains("nothing was changed"), "{looked}");
-    assert!(looked.contains("50 log rows") && looked.contains("1 processes, 1 runs"), "{looked}");
+    assert!(looked.contains("1 processes, 1 runs, 1 dead letters, 50 log rows"), "{looked}");
     assert!(!holds(folder.path(), "acme-payload-7").is_empty());
 
     let done = sentinel(folder.path(), &["purge", "--tenant", "acme", "--yes"]);

@@ -31,9 +31,11 @@ const SMALL: [&str; 9] = [
 
 /// Statements that walk a whole table or sort what they found on purpose: a part of the text, and why. None of them
 /// is polled, and one alone answers a request.
-const EXCEPTIONS: [(&str, &str); 4] = [
+const EXCEPTIONS: [(&str, &str); 6] = [
     ("SELECT status, count(*) FROM process", "four times a minute, over the narrow index alone"),
     ("SELECT digest FROM idempotency_", "once for each table at a start, and when it is full"),
+    ("SELECT bucket, digest, record FROM", "when a tenant is purged, from a stopped store"),
+    ("FROM process_run WHERE tenant_id = ?1", "the same"),
     ("AND name GLOB 'events_[0-9]*'", "names of tables, when one comes or goes"),
     ("SELECT * FROM ", "a part of a view, which only people read"),
 ];
@@ -74,6 +76,7 @@ const FILLINGS: [&[(&str, &str)]; 2] = [
         ("{name}", "events_1"),
         ("{n}", "1"),
         ("{table}", "0"),
+        ("{place}", "process_run"),
         ("{number}", "0"),
         ("(?,?){}", "(?,?)"),
         ("(?,?,?){}", "(?,?,?)"),
@@ -87,6 +90,7 @@ const FILLINGS: [&[(&str, &str)]; 2] = [
         ("{name}", "events_1"),
         ("{n}", "0"),
         ("{table}", "0"),
+        ("{place}", "process"),
         ("{number}", "0"),
         ("(?,?){}", "(?,?)"),
         ("(?,?,?){}", "(?,?,?)"),

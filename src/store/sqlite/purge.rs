@@ -22,6 +22,7 @@ use super::snapshot::{self, io_error};
 use super::streams::unsigned;
 use super::tables::Tables;
 use super::{Settings, idempotency, logs, schema};
+use crate::domain::dead_letter::NO_TENANT;
 use crate::domain::ids::TenantId;
 use crate::store::{Message, Result, StoreError};
 
@@ -53,7 +54,7 @@ pub struct Purged {
     pub log_rows: u64,
     /// Rows of `log.db`, most of which are events too.
     pub accepted: u64,
-    /// Rows of `log.db` that cannot be read, so that nobody knows whose they are.
+    /// What could not be read, so that nobody knows whose it is: rows of `log.db`, or the dead letters of them.
     pub unreadable: u64,
     /// Files beside the store that may hold rows of the tenant.
     pub left: Vec<PathBuf>,
@@ -69,7 +70,8 @@ impl fmt::Display for Purged {
         if self.unreadable > 0 {
             write!(
                 f,
-                "\n{} rows of log.db cannot be read, and may be of any tenant",
+                "\n{} dead letters of events that cannot be read may be of any tenant, and stay: \
+                 /v1/dead-letters?tenant=%23none",
                 self.unreadable
             )?;
         }
@@ -99,7 +101,7 @@ pub fn look_for(settings: &Settings, tenant: &TenantId) -> Result<Purged> {
     if folder.log_db().exists() {
         let (positions, unreadable) = accepted_of(&folder, tenant)?;
         found.accepted = count(positions.len());
-        found.unreadable = unreadable;
+        found.unreadable = found.unreadable.max(unreadable);
     }
     Ok(found)
 }
@@ -113,8 +115,8 @@ pub fn purge(settings: &Settings, tenant: &TenantId) -> Result<Purged> {
     let fail = |error| classify(CALL, error);
     snapshot::mend(&folder, settings)?;
     apply_all(&folder, settings)?;
-    let (positions, unreadable) = accepted_of(&folder, tenant)?;
-    let mut purged = Purged { accepted: count(positions.len()), unreadable, ..Purged::default() };
+    let (positions, _) = accepted_of(&folder, tenant)?;
+    let mut purged = Purged { accepted: count(positions.len()), ..Purged::default() };
 
     let mut events = open_writer(&folder.events_db(), true)?;
     count_projected(&events, tenant, &mut purged).map_err(fail)?;
@@ -218,8 +220,8 @@ fn count_projected(
         found.events +=
             ask(&format!("SELECT count(*) FROM events_{n} WHERE tenant_id = ?1"), &number)?;
     }
-    for (table, kind) in BY_NUMBER {
-        let rows = ask(&format!("SELECT count(*) FROM {table} WHERE tenant_id = ?1"), &number)?;
+    for (place, kind) in BY_NUMBER {
+        let rows = ask(&format!("SELECT count(*) FROM {place} WHERE tenant_id = ?1"), &number)?;
         match kind {
             Kind::Runs => found.runs = rows,
             Kind::Processes => found.processes = rows,
@@ -236,6 +238,13 @@ fn remove_projected(
     mut positions: Vec<i64>,
 ) -> Result<()> {
     let fail = |error| classify(CALL, error);
+    // Where the log tells whose it was, the dead letter of an event that cannot be read goes, too.
+    for position in &positions {
+        let mut delete = transaction
+            .prepare_cached("DELETE FROM tombstone WHERE position = ?1")
+            .map_err(fail)?;
+        delete.execute([position]).map_err(fail)?;
+    }
     let dead = "DELETE FROM tombstone WHERE tenant = ?1 RETURNING position";
     positions.extend(returned(transaction, dead, tenant.as_str()).map_err(fail)?);
     if let Some(number) = number_of(transaction, tenant).map_err(fail)? {
@@ -248,8 +257,8 @@ fn remove_projected(
                 .map_err(fail)?;
             positions.extend(removed);
         }
-        for (table, _) in BY_NUMBER {
-            let delete = format!("DELETE FROM {table} WHERE tenant_id = ?1");
+        for (place, _) in BY_NUMBER {
+            let delete = format!("DELETE FROM {place} WHERE tenant_id = ?1");
             transaction.execute(&delete, [number]).map_err(fail)?;
         }
         transaction.execute("DELETE FROM tenant WHERE tenant_id = ?1", [number]).map_err(fail)?;

@@ -6,13 +6,15 @@ use rusqlite::{Connection, Transaction};
 use super::table;
 use crate::store::sqlite::streams::unsigned;
 
-const OF_TENANT: &str = "process_ref IN (SELECT process_ref FROM log_process WHERE tenant = ?1)";
-
 /// How many there are.
 pub fn count_of(connection: &Connection, tenant: &str) -> rusqlite::Result<u64> {
     let mut count = 0;
     for table in table::all(connection)? {
-        let sql = format!("SELECT count(*) FROM logs_{} WHERE {OF_TENANT}", table.number);
+        let sql = format!(
+            "SELECT count(*) FROM logs_{} \
+             WHERE process_ref IN (SELECT process_ref FROM log_process WHERE tenant = ?1)",
+            table.number
+        );
         count += connection.query_row(&sql, [tenant], |row| row.get(0)).map(unsigned)?;
     }
     Ok(count)
@@ -23,7 +25,11 @@ pub fn count_of(connection: &Connection, tenant: &str) -> rusqlite::Result<u64> 
 pub fn remove(transaction: &Transaction<'_>, tenant: &str) -> rusqlite::Result<u64> {
     let mut count = 0;
     for table in table::all(transaction)? {
-        let sql = format!("DELETE FROM logs_{} WHERE {OF_TENANT}", table.number);
+        let sql = format!(
+            "DELETE FROM logs_{} \
+             WHERE process_ref IN (SELECT process_ref FROM log_process WHERE tenant = ?1)",
+            table.number
+        );
         count += u64::try_from(transaction.execute(&sql, [tenant])?).unwrap_or(u64::MAX);
     }
     transaction.execute("DELETE FROM log_process WHERE tenant = ?1", [tenant])?;
