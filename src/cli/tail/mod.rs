@@ -65,7 +65,7 @@ pub struct TailArgs {
     /// Only rows of this level and the more severe ones: trace, debug, info, warn, error, fatal
     #[arg(long, value_name = "LEVEL", value_parser = level)]
     level: Option<Level>,
-    /// Only rows from this time on: 10m ago, or a time like 2026-01-28T10:30:00Z
+    /// Only rows of the last 10m, say, or from a time like 2026-01-28T10:30:00Z on
     #[arg(long, value_name = "TIME", value_parser = since)]
     since: Option<Since>,
     /// Print the rows that are there, and end
