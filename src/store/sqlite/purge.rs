@@ -214,7 +214,9 @@ fn count_projected(
     let ask = |sql: &str, value: &dyn ToSql| {
         connection.query_row(sql, [value], |row| row.get(0)).map(unsigned)
     };
-    found.dead_letters = ask("SELECT count(*) FROM tombstone WHERE tenant = ?1", &tenant.as_str())?;
+    let dead = "SELECT count(*) FROM tombstone WHERE tenant = ?1";
+    found.dead_letters = ask(dead, &tenant.as_str())?;
+    found.unreadable = ask(dead, &NO_TENANT)?;
     let Some(number) = number_of(connection, tenant)? else { return Ok(()) };
     for n in event_tables(connection)? {
         found.events +=
