@@ -25,6 +25,7 @@ pub mod telemetry;
 pub mod intake;
 pub mod listener;
 // threads.
+pub mod exporter;
 pub mod keeper;
 pub mod log_writer;
 pub mod reaper;

@@ -28,6 +28,7 @@ use crate::domain::process::{Policy, State};
 use crate::domain::time::Timestamp;
 use crate::store::{Claim, ListenerSession, Message, Result, StoreError};
 use crate::telemetry::metrics::{Metrics, StoreCall};
+use crate::telemetry::traces::{Applying, Tracer};
 
 /// Messages of one batch: beyond this a batch saves no more, and holds the writer's lock for longer than a tenth of a
 /// second.
@@ -86,6 +87,8 @@ pub struct Listener {
     pub applied: Option<AppliedHook>,
     /// The first pause after the store failed: [`RETRY_PAUSE`], but for tests that wait for nothing.
     pub retry_pause: Duration,
+    /// None: nothing is traced.
+    pub tracer: Option<Tracer>,
 }
 
 /// What one pass did.
@@ -185,10 +188,12 @@ impl Listener {
         match attempt {
             None | Some(Attempt::Released) => Ok(false),
             Some(Attempt::Settled(settled)) => {
-                self.note(settled);
+                self.note(&claim.messages, claimed_at, settled);
                 Ok(true)
             }
-            Some(Attempt::Refused) => self.apply_one_by_one(session, claim, stop, jitter),
+            Some(Attempt::Refused) => {
+                self.apply_one_by_one(session, claim, claimed_at, stop, jitter)
+            },
         }
     }
 
@@ -197,6 +202,7 @@ impl Listener {
         &mut self,
         session: &mut dyn ListenerSession,
         claim: &Claim,
+        claimed_at: Timestamp,
         stop: &Stop,
         jitter: &mut Jitter,
     ) -> anyhow::Result<bool> {
@@ -215,7 +221,7 @@ impl Listener {
                 }
             })?;
             match settled.flatten() {
-                Some(settled) => self.note(settled),
+                Some(settled) => self.note(one, claimed_at, settled),
                 None => return Ok(false),
             }
         }
@@ -251,7 +257,11 @@ impl Listener {
         };
         let settled = Settled {
             events: change.events.clone(),
-            reasons: change.dead_letters.iter().map(|letter| letter.reason).collect(),
+            set_aside: change
+                .dead_letters
+                .iter()
+                .map(|letter| (letter.id, letter.reason))
+                .collect(),
             // Read again at the end: freshness counts to the commit.
             at: now,
         };
@@ -260,12 +270,13 @@ impl Listener {
         Ok(Settled { at: (self.clock)(), ..settled })
     }
 
-    /// Counts what was committed, and tells those who watch.
-    fn note(&mut self, settled: Settled) {
-        let Settled { events, reasons, at } = settled;
+    /// Counts what was committed of `messages`, and tells those who watch.
+    fn note(&mut self, messages: &[Message], claimed: Timestamp, settled: Settled) {
+        let Settled { events, set_aside, at } = settled;
         for event in &events {
-            let freshness = at.since(event.received_at).as_secs_f64();
-            self.metrics.end_to_end_freshness_seconds.observe(freshness);
+            let trace = &event.envelope.trace;
+            let traced = (self.tracer.is_some() && trace.sampled).then_some(trace.trace_id);
+            self.metrics.fresh(at.since(event.received_at), traced);
             if event.envelope.event_type.as_str() == crate::domain::process::expiry::TYPE {
                 self.metrics.process_expired.inc();
             }
@@ -273,14 +284,21 @@ impl Listener {
         if !events.is_empty() {
             self.metrics.processed("success", u64::try_from(events.len()).unwrap_or(u64::MAX));
         }
-        if !reasons.is_empty() {
-            self.metrics.processed("dlq", u64::try_from(reasons.len()).unwrap_or(u64::MAX));
+        if !set_aside.is_empty() {
+            self.metrics.processed("dlq", u64::try_from(set_aside.len()).unwrap_or(u64::MAX));
         }
-        for reason in reasons {
-            self.metrics.dead_letter(reason);
+        for (_, reason) in &set_aside {
+            self.metrics.dead_letter(*reason);
         }
         if let Some(applied) = &mut self.applied {
             applied(&events, at);
+        }
+        if let Some(tracer) = &self.tracer {
+            let applying = Applying { claimed, committed: at };
+            for event in self::events(messages).filter(|event| event.envelope.trace.sampled) {
+                let letter = set_aside.iter().find(|(position, _)| *position == event.position);
+                tracer.applied(event, applying, letter.map(|(_, reason)| *reason));
+            }
         }
     }
 
@@ -342,7 +360,8 @@ enum Attempt {
 /// What a committed attempt leaves to be counted.
 struct Settled {
     events: Vec<Arc<Accepted>>,
-    reasons: Vec<Reason>,
+    /// The positions of the dead letters, and why they are some.
+    set_aside: Vec<(i64, Reason)>,
     at: Timestamp,
 }
 
@@ -509,6 +528,7 @@ mod tests {
             applied: None,
             // Whoever tries again in a test wants the next attempt, not the pause before it.
             retry_pause: Duration::ZERO,
+            tracer: None,
         }
     }
 

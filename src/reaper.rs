@@ -26,6 +26,7 @@ use crate::listener::Watermark;
 use crate::mailbox::{Address, Answer, ChannelMailbox, ReplyTo};
 use crate::store::{KeeperSession, Result};
 use crate::telemetry::metrics::{Metrics, StoreCall};
+use crate::telemetry::traces::Tracer;
 
 /// Processes judged in one pass. The rest is found by the next one.
 pub const BATCH_MAX: usize = 500;
@@ -51,6 +52,7 @@ pub struct Reaper {
     last: Option<(Timestamp, Duration)>,
     /// Where its store calls are timed.
     metrics: Arc<Metrics>,
+    tracer: Option<Tracer>,
 }
 
 /// What one pass found.
@@ -109,6 +111,7 @@ impl Reaper {
             heard_since: None,
             last: None,
             metrics: Arc::default(),
+            tracer: None,
         }
     }
 
@@ -116,6 +119,12 @@ impl Reaper {
     #[must_use]
     pub fn timed_by(self, metrics: Arc<Metrics>) -> Self {
         Self { metrics, ..self }
+    }
+
+    /// The same reaper, whose judgements are traced by `tracer`.
+    #[must_use]
+    pub fn traced_by(self, tracer: Option<Tracer>) -> Self {
+        Self { tracer, ..self }
     }
 
     /// Judges those who are overdue, [`BATCH_MAX`] at most. `now` and `steady` are the two clocks.
@@ -171,7 +180,7 @@ impl Reaper {
                 until,
                 overdue.last_log_at,
                 &self.instance,
-                trace(),
+                self.trace(),
             );
             match judgement {
                 Judgement::Lost(envelope) => lost.push(*envelope),
@@ -195,12 +204,26 @@ impl Reaper {
         Ok(passed)
     }
 
+    /// A trace of its own for each judgement: nobody caused it but time.
+    fn trace(&self) -> TraceContext {
+        match &self.tracer {
+            Some(tracer) => tracer.begin(),
+            None => {
+                let trace_id = uuid::Uuid::now_v7().into_bytes();
+                TraceContext { trace_id, parent_id: [0; 8], sampled: false }
+            }
+        }
+    }
+
     /// Posts expiries through intake, like everybody's events. None: the store took nothing.
     fn post(&self, envelopes: Vec<Envelope>) -> Option<usize> {
         let (mailbox, letters) = ChannelMailbox::new();
         let address = Address { slot: 0, generation: 0 };
         let reply = ReplyTo { mailbox, address, context: Box::new(()) };
-        match self.postings.send_timeout(Posting { envelopes, reply, room: None }, ANSWER_WAIT) {
+        match self
+            .postings
+            .send_timeout(Posting { envelopes, reply, room: None, traced: None }, ANSWER_WAIT)
+        {
             Ok(()) => {}
             Err(SendTimeoutError::Timeout(_) | SendTimeoutError::Disconnected(_)) => return None,
         }
@@ -222,11 +245,6 @@ impl Reaper {
             Answer::Logged(_) | Answer::Unavailable(_) => None,
         }
     }
-}
-
-/// A trace of its own for each judgement: nobody caused it but time.
-fn trace() -> TraceContext {
-    TraceContext { trace_id: uuid::Uuid::now_v7().into_bytes(), parent_id: [0; 8], sampled: false }
 }
 
 #[cfg(test)]
@@ -338,6 +356,7 @@ mod tests {
                 watermark: Arc::clone(&self.watermark),
                 applied: None,
                 retry_pause: crate::listener::RETRY_PAUSE,
+                tracer: None,
             };
             let mut session = self.store.listener().unwrap();
             let body = move |stop: crate::component::Stop| {

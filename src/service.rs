@@ -19,8 +19,9 @@ use crate::component::{Component, End};
 use crate::config::{Config, Database, Mode, OracleDatabase};
 use crate::domain::process::Policy;
 use crate::domain::time::Timestamp;
+use crate::exporter::Exporter;
 use crate::http::Port;
-use crate::http::auth::{Authenticator, Refresher};
+use crate::http::auth::{self, Authenticator, Refresher};
 use crate::http::front::{Front, FrontHandle};
 use crate::http::limits::Limits;
 use crate::http::worker;
@@ -36,7 +37,8 @@ use crate::store::sqlite::{Settings, Sqlite};
 use crate::store::{IntakeSession, Store, WriteState};
 use crate::telemetry::metrics::{Metrics, ThreadLabel};
 use crate::telemetry::process;
-use crate::{intake, log_writer};
+use crate::telemetry::traces::{Recorded, Tracer};
+use crate::{exporter, intake, log_writer};
 
 /// The store's clock as a value, so that tests can move it by hand.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
@@ -128,6 +130,7 @@ impl Service {
 
         let (postings, posted) = channel::bounded(config.queue_capacity);
         let (log_postings, log_posted) = channel::bounded(config.queue_capacity);
+        let (tracer, spans) = tracing(config, &clock, &metrics)?.unzip();
         let draining = Arc::new(AtomicBool::new(false));
         let threads = Arc::new(Threads::default());
         let shared = Arc::new(Shared {
@@ -139,6 +142,7 @@ impl Service {
             log_rooms: Rooms::new(config.queue_capacity),
             live: Arc::new(Hub::default()),
             metrics: Arc::clone(&metrics),
+            tracer,
             body_bytes_max: config.body_bytes_max,
             batch_bytes_max: config.batch_bytes_max,
             development: config.mode == Mode::Development,
@@ -171,7 +175,7 @@ impl Service {
             parts,
             &says_ended,
             keys,
-            Feeds { posted, log_posted, postings, watermark, policy, intake },
+            Feeds { posted, log_posted, postings, watermark, policy, intake, spans },
         );
         if let Err(error) = started {
             // What did start must not outlive the attempt.
@@ -190,10 +194,13 @@ impl Service {
         keys: Option<Refresher>,
         feeds: Feeds,
     ) -> anyhow::Result<()> {
-        let Feeds { posted, log_posted, postings, watermark, policy, intake } = feeds;
+        let Feeds { posted, log_posted, postings, watermark, policy, intake, spans } = feeds;
         let (store, metrics) = (Arc::clone(&self.store), Arc::clone(&self.metrics));
         // From the store outwards. `components` is kept in stop order, so each one goes before those it feeds.
         let mut inward: Vec<Component> = Vec::new();
+        if let Some((exporter, recorded)) = spans {
+            inward.push(exporter::start(exporter, recorded, ended.clone())?);
+        }
         if parts.keeper {
             let keeper = Keeper::new(config.retention, Arc::clone(clock), Arc::clone(&metrics));
             inward.push(keeper::start(store.keeper()?, keeper, ended.clone())?);
@@ -238,6 +245,7 @@ impl Service {
                     Arc::new(move || !matches!(store.write_state(), WriteState::Closed(_)));
                 Reaper::new(policy, instance(), watermark, postings, takes_writes)
                     .timed_by(Arc::clone(&metrics))
+                    .traced_by(self.shared.tracer.clone())
             };
             let begun = Instant::now();
             let clocks =
@@ -279,6 +287,7 @@ impl Service {
             watermark: Arc::clone(watermark),
             applied: None,
             retry_pause: listener::RETRY_PAUSE,
+            tracer: self.shared.tracer.clone(),
         }
     }
 
@@ -434,6 +443,24 @@ struct Feeds {
     watermark: Arc<Watermark>,
     policy: Policy,
     intake: Option<Box<dyn IntakeSession>>,
+    /// None: there are no traces.
+    spans: Option<(Exporter, Receiver<Recorded>)>,
+}
+
+/// What traces are recorded with, and what they are sent with. None: there is no collector.
+fn tracing(
+    config: &Config,
+    clock: &Clock,
+    metrics: &Arc<Metrics>,
+) -> anyhow::Result<Option<(Tracer, (Exporter, Receiver<Recorded>))>> {
+    let Some(settings) = &config.traces else { return Ok(None) };
+    let roots =
+        auth::roots(settings.ca_file.as_deref()).context("OTEL_EXPORTER_OTLP_CERTIFICATE")?;
+    let (drain, counted) = (config.shutdown_timeout, Arc::clone(metrics));
+    let exporter = Exporter::new(settings, roots, drain, counted)?;
+    let dropped = metrics.spans_dropped.clone();
+    let (tracer, recorded) = Tracer::new(settings, Arc::clone(clock), dropped);
+    Ok(Some((tracer, (exporter, recorded))))
 }
 
 /// The part of a thread's name that all of its kind share.

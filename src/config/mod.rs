@@ -14,6 +14,7 @@ mod problems;
 mod raw;
 mod reader;
 mod tls;
+mod traces;
 mod variables;
 mod web_address;
 
@@ -29,6 +30,7 @@ pub use oracle::{Database, OracleDatabase};
 pub use problems::{Problem, Problems, Warning};
 pub use raw::{Given, Origin, Overrides, RawConfig, Surroundings};
 pub use tls::Tls;
+pub use traces::{RootSampler, Sampling, Traces};
 pub use variables::{Support, VARIABLES, Variable};
 pub use web_address::{WebAddress, WebAddressError};
 
@@ -84,6 +86,8 @@ pub struct Config {
     pub free_bytes_min: u64,
     pub shutdown_timeout: Duration,
     pub log: LogSettings,
+    /// Where traces go; None: nowhere, and they cost nothing.
+    pub traces: Option<Traces>,
     pub client: Client,
     effective: Vec<Effective>,
 }
@@ -200,6 +204,7 @@ impl Config {
             free_bytes_min: reader.number("SENTINEL_MIN_FREE_BYTES", 0..=1 << 50),
             shutdown_timeout: reader.seconds("SENTINEL_SHUTDOWN_TIMEOUT_SEC", 1, 1..=HOUR_S),
             log: log::log(&mut reader, surroundings),
+            traces: traces::traces(&mut reader, surroundings, &mut warnings),
             client: client::client(&mut reader, data_folder.clone()),
             data_folder,
             effective: Vec::new(),

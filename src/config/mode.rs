@@ -88,11 +88,11 @@ pub(super) fn mode(reader: &mut Reader<'_>, surroundings: &Surroundings<'_>) -> 
 }
 
 /// Repeats the address, unless that would print a password.
-fn refusal(text: &str, error: WebAddressError) -> String {
+pub(super) fn refusal(text: &str, error: WebAddressError) -> String {
     if text.contains('@') { error.to_string() } else { format!("{text:?} {error}") }
 }
 
-fn check_certificates(
+pub(super) fn check_certificates(
     reader: &mut Reader<'_>,
     name: &'static str,
     path: &Path,

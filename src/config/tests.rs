@@ -170,10 +170,6 @@ fn every_way_to_get_it_wrong_is_named_with_what_to_do() {
             "SENTINEL_WORKER_BIND: is not supported by this build yet; unset it",
         ),
         (
-            &[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318")],
-            "OTEL_EXPORTER_OTLP_ENDPOINT: is not supported by this build yet; unset it",
-        ),
-        (
             &[("ORACLE_PASSWORD_FILE", "/nowhere")],
             "ORACLE_PASSWORD_FILE: cannot read /nowhere: entity not found; name a file that the service may read",
         ),

@@ -192,7 +192,81 @@ pub const VARIABLES: &[Variable] = &[
     variable("SENTINEL_SESSION_CONNECT_WAIT_MS", "5000", "milliseconds to wait for a session"),
     variable("SENTINEL_SHUTDOWN_TIMEOUT_SEC", "25", "seconds that a stop may take"),
     not_yet("SENTINEL_WORKER_BIND", "off", "ZeroMQ ROUTER address, such as tcp://127.0.0.1:5555"),
-    not_yet("OTEL_EXPORTER_OTLP_ENDPOINT", "off", "OTLP over HTTP, port 4318"),
+    variable(
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        "off",
+        "collector that traces are sent to: OTLP over HTTP, port 4318; `/v1/traces` is added",
+    ),
+    variable(
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+        "off",
+        "the same, whole: nothing is added, and it goes before the other one",
+    ),
+    also(
+        "OTEL_EXPORTER_OTLP_TRACES_HEADERS",
+        secret(variable(
+            "OTEL_EXPORTER_OTLP_HEADERS",
+            NONE,
+            "fields for the collector, such as `api-key=…`, separated by commas",
+        )),
+    ),
+    also(
+        "OTEL_EXPORTER_OTLP_TRACES_TIMEOUT",
+        variable(
+            "OTEL_EXPORTER_OTLP_TIMEOUT",
+            "10000",
+            "milliseconds that the collector gets for a batch of spans",
+        ),
+    ),
+    also(
+        "OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE",
+        variable("OTEL_EXPORTER_OTLP_CERTIFICATE", "system roots", "private CA of the collector"),
+    ),
+    also(
+        "OTEL_EXPORTER_OTLP_TRACES_COMPRESSION",
+        variable("OTEL_EXPORTER_OTLP_COMPRESSION", "none", "`none`: there is no other"),
+    ),
+    also(
+        "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
+        variable(
+            "OTEL_EXPORTER_OTLP_PROTOCOL",
+            "http/protobuf",
+            "`http/protobuf`: there is no other",
+        ),
+    ),
+    variable("OTEL_SERVICE_NAME", "process-sentinel", "name of this service in traces"),
+    variable(
+        "OTEL_RESOURCE_ATTRIBUTES",
+        NONE,
+        "further facts about this service in traces, such as `deployment.environment.name=prod`, separated by commas",
+    ),
+    variable(
+        "OTEL_TRACES_SAMPLER",
+        "parentbased_always_on",
+        "which traces are recorded: `always_on`, `always_off`, `traceidratio`, or one of these after `parentbased_`, which does as the caller's `traceparent` says where there is one",
+    ),
+    variable(
+        "OTEL_TRACES_SAMPLER_ARG",
+        "1.0",
+        "share of the traces for `traceidratio`, from 0 to 1",
+    ),
+    variable("OTEL_SDK_DISABLED", "false", "`true`: no traces, whatever else is set"),
+    variable(
+        "OTEL_BSP_SCHEDULE_DELAY",
+        "5000",
+        "milliseconds that a span waits at most for a batch to fill",
+    ),
+    variable(
+        "OTEL_BSP_EXPORT_TIMEOUT",
+        "30000",
+        "a second bound on the time for a batch, in milliseconds",
+    ),
+    variable(
+        "OTEL_BSP_MAX_QUEUE_SIZE",
+        "2048",
+        "spans that may wait; more are dropped and counted, and never slow a request",
+    ),
+    variable("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "512", "spans in one batch"),
     also(
         "RUST_LOG",
         variable("SENTINEL_LOG", "info", "filter of the service's own log, as env_logger reads it"),

@@ -17,6 +17,7 @@ use crate::mailbox::{Answer, ReplyTo, wake_all};
 use crate::room::Room;
 use crate::store::{IntakeSession, StoreError};
 use crate::telemetry::metrics::{ChannelLabel, Metrics, StoreCall};
+use crate::telemetry::traces::Durable;
 
 /// Events of one commit, as long as no single request has more. Twice as many save no more time and make everybody
 /// wait longer.
@@ -31,6 +32,8 @@ pub struct Posting {
     pub reply: ReplyTo,
     /// The room it takes up, until it is answered. None: the poster bounds itself.
     pub room: Option<Room>,
+    /// The span that is open until it is answered. None: it is not traced.
+    pub traced: Option<Box<Durable>>,
 }
 
 impl Posting {
@@ -85,7 +88,8 @@ pub fn start(
                 // Whoever waits in line gets the same answer now, not silence.
                 let why = reason(&error);
                 let waiting = postings.try_iter().take(postings.len());
-                answer(waiting.map(|posting| (0, posting.reply)), |_| Answer::Unavailable(why));
+                let waiting = waiting.map(|posting| (0, posting.traced, posting.reply));
+                answer(waiting, |_| Answer::Unavailable(why));
                 return Err(error.into());
             }
         }
@@ -124,7 +128,7 @@ pub fn pass(
     // Given back when everybody is answered, at the end.
     let mut rooms = Vec::with_capacity(batch.len());
     for posting in batch {
-        asked.push((posting.envelopes.len(), posting.reply));
+        asked.push((posting.envelopes.len(), posting.traced, posting.reply));
         rooms.push(posting.room);
         envelopes.extend(posting.envelopes);
     }
@@ -173,9 +177,18 @@ fn whole(verdicts: Vec<Verdict>) -> Answer {
     }
 }
 
-fn answer(asked: impl IntoIterator<Item = (usize, ReplyTo)>, mut of: impl FnMut(usize) -> Answer) {
-    let mailboxes = asked.into_iter().map(|(count, reply)| reply.put(of(count))).collect();
-    wake_all(mailboxes);
+/// One posting that waits for its answer: how many envelopes it has, its span, and who asks.
+type Asked = (usize, Option<Box<Durable>>, ReplyTo);
+
+fn answer(asked: impl IntoIterator<Item = Asked>, mut of: impl FnMut(usize) -> Answer) {
+    let answered = asked.into_iter().map(|(count, traced, reply)| {
+        let answer = of(count);
+        if let Some(durable) = traced {
+            durable.answered(&answer);
+        }
+        reply.put(answer)
+    });
+    wake_all(answered.collect());
 }
 
 /// What the callers are told.
@@ -229,6 +242,7 @@ mod tests {
             envelopes: streams.iter().map(|stream| envelope(stream)).collect(),
             reply: ReplyTo { mailbox, address, context: Box::new(()) },
             room: None,
+            traced: None,
         }
     }
 

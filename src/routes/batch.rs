@@ -25,6 +25,7 @@ use crate::http::{Handled, Reply};
 use crate::log_writer::LogPosting;
 use crate::mailbox::{Answer, Letter, Mailbox, ReplyTo};
 use crate::room::Room;
+use crate::telemetry::traces::Receiving;
 use crate::view::json::Json;
 
 const ROWS_WAIT: &str =
@@ -39,6 +40,7 @@ pub(super) struct WaitingBatch {
     received_at: Timestamp,
     /// What became of its events, while its log rows are still on their way.
     verdicts: Option<Vec<Verdict>>,
+    pub(super) receiving: Option<Box<Receiving>>,
 }
 
 /// One input of a batch: its number as the user counts, and what is known of it so far.
@@ -72,7 +74,7 @@ impl Desk {
     ) -> Outcome<'a> {
         let inputs = read(exchange, form)?;
         let received_at = self.shared.store.now();
-        let Sorted { mut lines, envelopes, mut rows } = sort(inputs, received_at);
+        let Sorted { mut lines, mut envelopes, mut rows } = sort(inputs, received_at);
         // Where space runs low log rows go first, and the events beside them are taken all the same.
         if !rows.is_empty()
             && !envelopes.is_empty()
@@ -86,7 +88,8 @@ impl Desk {
             }
         }
         let trace_id = exchange.trace_id();
-        let waiting = WaitingBatch { form, lines, trace_id, received_at, verdicts: None };
+        let (verdicts, receiving) = (None, None);
+        let mut waiting = WaitingBatch { form, lines, trace_id, received_at, verdicts, receiving };
         if envelopes.is_empty() && rows.is_empty() {
             let answer = Answer::Verdicts(Vec::new());
             return Ok(Handled::Reply(waiting.finish(exchange.arena, answer)));
@@ -97,13 +100,15 @@ impl Desk {
             return Ok(Handled::Waiting);
         }
         let room = if rows.is_empty() { None } else { Some(self.log_room(rows.len())?) };
+        let durable;
+        (waiting.receiving, durable) = self.open(exchange, &mut envelopes);
         let mut reply = exchange.back.reply_to(Box::new(Waiting::Batch(waiting)));
         if let Some(room) = room {
             let (asker, log_postings) = (reply.mailbox, self.shared.log_postings.clone());
             let rest = Mutex::new(Some((rows, room)));
             reply.mailbox = Arc::new(RowsNext { asker, log_postings, rest });
         }
-        self.post(envelopes, reply)?;
+        self.post(envelopes, durable, reply)?;
         Ok(Handled::Waiting)
     }
 }
@@ -348,7 +353,8 @@ mod tests {
         ];
         let received_at = Timestamp::default();
         let (form, trace_id) = (Form::Ndjson, String::from("trace"));
-        let waiting = WaitingBatch { form, lines, trace_id, received_at, verdicts: None };
+        let (verdicts, receiving) = (None, None);
+        let waiting = WaitingBatch { form, lines, trace_id, received_at, verdicts, receiving };
         let (log_postings, posted) = channel::bounded(1);
         if !has_room {
             log_postings.send(LogPosting { rows: Vec::new(), reply: None, room: None }).unwrap();

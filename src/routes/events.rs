@@ -14,6 +14,7 @@ use crate::domain::time::Timestamp;
 use crate::domain::{cloudevents, door, report};
 use crate::http::{Handled, Head, Reply};
 use crate::mailbox::Answer;
+use crate::telemetry::traces::Receiving;
 
 pub(super) const NDJSON: &str = "application/x-ndjson";
 const CLOUDEVENT: &str = "application/cloudevents+json";
@@ -32,6 +33,7 @@ pub(super) enum Form {
 /// A single event that waits for its commit.
 pub(super) struct WaitingEvent {
     pub(super) trace_id: String,
+    pub(super) receiving: Option<Box<Receiving>>,
 }
 
 /// A single log row that waits for its commit.
@@ -122,9 +124,11 @@ impl Desk {
             self.post_logs(vec![row], reply)?;
             return Ok(Handled::Waiting);
         }
-        let waiting = WaitingEvent { trace_id };
+        let mut envelopes = vec![envelope];
+        let (receiving, durable) = self.open(exchange, &mut envelopes);
+        let waiting = WaitingEvent { trace_id, receiving };
         let reply = exchange.back.reply_to(Box::new(Waiting::Event(waiting)));
-        self.post(vec![envelope], reply)?;
+        self.post(envelopes, durable, reply)?;
         Ok(Handled::Waiting)
     }
 }

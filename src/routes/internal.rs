@@ -11,6 +11,7 @@ use crate::domain::ids::{EventId, ProcessId};
 use crate::domain::report::{self, ReportKind};
 use crate::http::{Handled, Reply};
 use crate::mailbox::Answer;
+use crate::telemetry::traces::Receiving;
 use crate::view::json::Json;
 
 /// Names the process in a report without a body.
@@ -22,6 +23,7 @@ pub(super) struct WaitingReport {
     /// The run that the report names itself.
     run_id: Option<EventId>,
     pub(super) trace_id: String,
+    pub(super) receiving: Option<Box<Receiving>>,
 }
 
 /// Log rows that wait for their commit.
@@ -56,9 +58,11 @@ impl Desk {
         )
         .map_err(|error| door_problem(&error))?;
         let run_id = named_run(kind, &envelope.payload);
-        let waiting = WaitingReport { kind, run_id, trace_id: exchange.trace_id() };
+        let mut envelopes = vec![envelope];
+        let (receiving, durable) = self.open(exchange, &mut envelopes);
+        let waiting = WaitingReport { kind, run_id, trace_id: exchange.trace_id(), receiving };
         let reply = exchange.back.reply_to(Box::new(Waiting::Report(waiting)));
-        self.post(vec![envelope], reply)?;
+        self.post(envelopes, durable, reply)?;
         Ok(Handled::Waiting)
     }
 

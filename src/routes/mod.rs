@@ -32,6 +32,7 @@ use crate::domain::door::{trace_id_hex, traceparent};
 use crate::domain::event::{Envelope, TraceContext};
 use crate::domain::ids::{ProcessId, TenantId};
 use crate::domain::log_row::LogRow;
+use crate::domain::time::Timestamp;
 use crate::http::auth::{
     self, AuthError, Authenticator, KEYS_WAIT, Principal, Recent, Role, unix_seconds,
 };
@@ -46,6 +47,7 @@ use crate::mailbox::{Answer, ReplyTo};
 use crate::room::{NoRoom, Room, Rooms};
 use crate::store::{ProcessView, Reader, Store, StoreError, WriteState};
 use crate::telemetry::metrics::{Metrics, StoreCall};
+use crate::telemetry::traces::{self, Durable, Opened, Receiving, Tracer};
 use crate::view::json::Json;
 use answers::Answers;
 use asked::Asked;
@@ -71,6 +73,8 @@ pub struct Shared {
     /// Tells streams that there is more to read.
     pub live: Arc<Hub>,
     pub metrics: Arc<Metrics>,
+    /// None: nothing is traced.
+    pub tracer: Option<Tracer>,
     pub body_bytes_max: usize,
     pub batch_bytes_max: usize,
     /// Answers only to loopback host names, and `/metrics` to anybody.
@@ -90,6 +94,8 @@ pub struct Admitted {
     route: &'static Route,
     caller: Caller,
     trace: TraceContext,
+    /// When the head was read, where that may be asked for.
+    begun: Option<Timestamp>,
 }
 
 /// Who is asking.
@@ -116,6 +122,8 @@ pub struct Desk {
     for_machines: bool,
     /// The trace of the request that is being looked at: what is left of it when that panics.
     at_hand: Option<[u8; 16]>,
+    /// The recorded trace that the reply at hand belongs to.
+    recorded: Option<[u8; 16]>,
 }
 
 /// One read of a status in so many is timed: reading the clock twice would add a hundredth to each, on the loop.
@@ -129,6 +137,7 @@ struct Exchange<'e, 'a> {
     /// The tenant whose data is meant: the token's, or the one an admin names.
     tenant: Option<TenantId>,
     trace: TraceContext,
+    begun: Option<Timestamp>,
     back: &'e dyn ReturnAddress,
 }
 
@@ -144,9 +153,17 @@ impl Desk {
         let random = uuid::Uuid::now_v7().as_u128();
         #[expect(clippy::cast_possible_truncation, reason = "half of the random bits are wanted")]
         let random = (random >> 64) as u64 ^ random as u64;
-        let (tokens, answers) = (Recent::default(), Answers::default());
-        let (for_machines, at_hand) = (false, None);
-        Ok(Self { shared, reader, random, tokens, answers, statuses: 0, for_machines, at_hand })
+        Ok(Self {
+            shared,
+            reader,
+            random,
+            tokens: Recent::default(),
+            answers: Answers::default(),
+            statuses: 0,
+            for_machines: false,
+            at_hand: None,
+            recorded: None,
+        })
     }
 
     /// The read session, for one timed call.
@@ -232,7 +249,7 @@ impl Desk {
             (Scope::Operate, _) => Some(Role::Operate),
         };
         let Some(needed) = needed else {
-            return Ok(Admitted { route, caller: Caller::Nobody, trace });
+            return Ok(Admitted { route, caller: Caller::Nobody, trace, begun: None });
         };
         let authorization = head.headers.get("authorization");
         if head.headers.count("authorization") > 1 {
@@ -251,7 +268,9 @@ impl Desk {
             }
             Err(error) => return Err(auth_problem(&error)),
         };
-        Ok(Admitted { route, caller, trace })
+        let is_post = needed == Role::Write;
+        let begun = self.shared.tracer.as_ref().filter(|_| is_post).map(Tracer::now);
+        Ok(Admitted { route, caller, trace, begun })
     }
 
     /// The tenant that a request is about. Another one than the token's needs an admin [law 7].
@@ -292,7 +311,7 @@ impl Desk {
         admitted: Admitted,
         back: &dyn ReturnAddress,
     ) -> Outcome<'a> {
-        let Admitted { route, caller, trace } = admitted;
+        let Admitted { route, caller, trace, begun } = admitted;
         let principal = match caller {
             Caller::Nobody => None,
             Caller::Known(principal) => Some(principal),
@@ -318,7 +337,7 @@ impl Desk {
         };
         let tenant =
             principal.map(|principal| self.tenant(&request.head, &principal, route)).transpose()?;
-        let exchange = Exchange { arena, request, route, tenant, trace, back };
+        let exchange = Exchange { arena, request, route, tenant, trace, begun, back };
         match route.action {
             table::Action::Index => Ok(machines::index(&exchange)),
             table::Action::Health => Ok(machines::health(&exchange)),
@@ -342,36 +361,67 @@ impl Desk {
         }
     }
 
-    /// Hands envelopes to the intake thread, which answers to `back`.
-    fn post(&self, envelopes: Vec<Envelope>, reply: ReplyTo) -> Result<(), Problem> {
+    /// Opens the spans of a request that brings `envelopes`. None: it is not recorded.
+    fn open(
+        &self,
+        exchange: &Exchange<'_, '_>,
+        envelopes: &mut [Envelope],
+    ) -> (Option<Box<Receiving>>, Option<Box<Durable>>) {
+        let Some((tracer, begun)) = self.shared.tracer.as_ref().zip(exchange.begun) else {
+            return (None, None);
+        };
+        let Exchange { route, trace, .. } = *exchange;
+        let (method, route) = (route.method.as_str(), route.path);
+        let request = traces::Request { method, route, begun, trace };
+        match tracer.open(request, envelopes) {
+            Some(Opened { receiving, durable }) => (Some(receiving), Some(durable)),
+            None => (None, None),
+        }
+    }
+
+    /// Hands envelopes to the intake thread, which answers to `reply`. What is refused here is told to the span of the
+    /// request, since nobody else will.
+    fn post(
+        &self,
+        envelopes: Vec<Envelope>,
+        traced: Option<Box<Durable>>,
+        mut reply: ReplyTo,
+    ) -> Result<(), Problem> {
+        let room = match self.room(envelopes.len()) {
+            Ok(room) => Some(room),
+            Err(problem) => return Err(refused(&mut reply, problem)),
+        };
+        let posting = Posting { envelopes, reply, room, traced };
+        self.shared.postings.try_send(posting).map_err(|unsent| {
+            let problem = Problem::new(
+                Kind::Unavailable,
+                "the queue is full; nothing of this request was kept",
+            );
+            refused(&mut unsent.into_inner().reply, problem)
+        })
+    }
+
+    /// Room for so many events on their way to the intake thread.
+    fn room(&self, events: usize) -> Result<Room, Problem> {
         if let WriteState::Closed(why) = self.shared.store.write_state() {
             return Err(Problem::new(
                 Kind::Unavailable,
                 format!("the store takes no writes: {why}"),
             ));
         }
-        let room =
-            self.shared.event_rooms.take(envelopes.len()).map_err(|no_room| match no_room {
-                NoRoom::Now => Problem::new(
-                    Kind::Unavailable,
-                    "the queue is full; nothing of this request was kept",
+        self.shared.event_rooms.take(events).map_err(|no_room| match no_room {
+            NoRoom::Now => Problem::new(
+                Kind::Unavailable,
+                "the queue is full; nothing of this request was kept",
+            ),
+            NoRoom::Ever => Problem::new(
+                Kind::TooLarge,
+                format!(
+                    "more events than the queue holds ({}): split the batch",
+                    self.shared.event_rooms.capacity()
                 ),
-                NoRoom::Ever => Problem::new(
-                    Kind::TooLarge,
-                    format!(
-                        "more events than the queue holds ({}): split the batch",
-                        self.shared.event_rooms.capacity()
-                    ),
-                ),
-            })?;
-        self.shared.postings.try_send(Posting { envelopes, reply, room: Some(room) }).map_err(
-            |_| {
-                Problem::new(
-                    Kind::Unavailable,
-                    "the queue is full; nothing of this request was kept",
-                )
-            },
-        )
+            ),
+        })
     }
 
     /// Why log rows are not taken now, and counts `rows` of them as shed. None: they are taken.
@@ -481,9 +531,11 @@ impl App for Desk {
     ) -> Reply<'a> {
         self.for_machines = false;
         match context.downcast::<Waiting>() {
-            Ok(waiting) => {
+            Ok(mut waiting) => {
                 self.at_hand = waiting.trace_id();
+                let receiving = waiting.receiving();
                 let reply = waiting.finish(arena, answer);
+                self.recorded = receiving.map(|receiving| receiving.answered(reply.status));
                 self.at_hand = None;
                 reply
             }
@@ -510,10 +562,12 @@ impl App for Desk {
     }
 
     fn replied(&mut self, status: u16, micros: u64, arena_bytes: usize) {
+        let recorded = self.recorded.take();
         if std::mem::take(&mut self.for_machines) {
             return;
         }
-        self.shared.metrics.replied(status, Duration::from_micros(micros), arena_bytes);
+        let took = Duration::from_micros(micros);
+        self.shared.metrics.replied(status, took, arena_bytes, recorded);
     }
 
     fn end_turn(&mut self) {
@@ -540,6 +594,17 @@ impl Waiting {
             Self::Batch(waiting) => &waiting.trace_id,
         };
         u128::from_str_radix(hex, 16).ok().map(u128::to_be_bytes)
+    }
+
+    /// The span of the request, which is open until it is answered.
+    fn receiving(&mut self) -> Option<Box<Receiving>> {
+        match self {
+            Self::Report(waiting) => waiting.receiving.take(),
+            Self::Event(waiting) => waiting.receiving.take(),
+            Self::Batch(waiting) => waiting.receiving.take(),
+            // Log rows are no events.
+            Self::Log(_) | Self::Row(_) => None,
+        }
     }
 
     fn finish<'a>(self, arena: &'a Bump, answer: Answer) -> Reply<'a> {
@@ -582,6 +647,15 @@ impl<'a> Exchange<'_, 'a> {
             close: false,
         }
     }
+}
+
+/// Ends the span of a request that is refused before it is handed on.
+fn refused(reply: &mut ReplyTo, problem: Problem) -> Problem {
+    let receiving = reply.context.downcast_mut::<Waiting>().and_then(Waiting::receiving);
+    if let Some(receiving) = receiving {
+        receiving.answered(problem.kind.status());
+    }
+    problem
 }
 
 fn log_queue_is_full() -> Problem {

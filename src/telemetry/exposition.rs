@@ -186,7 +186,7 @@ mod tests {
     #[test]
     fn every_metric_of_ours_survives_the_translation() {
         let metrics = Metrics::new();
-        metrics.replied(200, std::time::Duration::from_millis(3), 700);
+        metrics.replied(200, std::time::Duration::from_millis(3), 700, Some([0xab; 16]));
         metrics.processed("success", 2);
         let text = text004(metrics.registry());
         assert!(text.contains("\ngateway_requests_total{status=\"200\"} 1\n"), "{text}");

@@ -1,10 +1,11 @@
 //! The metrics of the contract. This module names them once; tenants and ids are never labels.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::exemplar::HistogramWithExemplars;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
@@ -122,6 +123,12 @@ pub struct ProcessStatusLabel {
     pub status: &'static str,
 }
 
+/// The exemplar of an observation: a recorded trace that it was made in.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct TraceLabel {
+    pub trace_id: String,
+}
+
 /// `sentinel_thread_up{thread}`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ThreadLabel {
@@ -139,11 +146,11 @@ const ARENA_BYTES: [f64; 8] = [256.0, 512.0, 1024.0, 2048.0, 4096.0, 16384.0, 65
 pub struct Metrics {
     pub gateway_requests: Family<StatusLabel, Counter>,
     pub gateway_request_duration_ms: Histogram,
-    pub gateway_request_duration_seconds: Histogram,
+    pub gateway_request_duration_seconds: HistogramWithExemplars<TraceLabel>,
     pub processor_events: Family<ResultLabel, Counter>,
     pub processor_lag_seconds: FloatGauge,
     pub dlq_events: Family<ReasonLabel, Counter>,
-    pub end_to_end_freshness_seconds: Histogram,
+    pub end_to_end_freshness_seconds: HistogramWithExemplars<TraceLabel>,
     pub dequeue_latency_seconds: Histogram,
     pub log_rows: Counter,
     pub log_rows_shed: Counter,
@@ -161,6 +168,8 @@ pub struct Metrics {
     pub connections: Gauge,
     pub connections_refused: Counter,
     pub accept_errors: Counter,
+    pub spans_exported: Counter,
+    pub spans_dropped: Counter,
     /// Store calls of any kind, for the share that found an open session.
     store_calls: AtomicU64,
     registry: Registry,
@@ -173,11 +182,13 @@ impl Metrics {
         let mut metrics = Self {
             gateway_requests: Family::default(),
             gateway_request_duration_ms: Histogram::new(SECONDS.map(|s| s * 1000.0)),
-            gateway_request_duration_seconds: seconds(),
+            gateway_request_duration_seconds: HistogramWithExemplars::new(SECONDS.into_iter()),
             processor_events: Family::default(),
             processor_lag_seconds: FloatGauge::default(),
             dlq_events: Family::default(),
-            end_to_end_freshness_seconds: Histogram::new(FRESHNESS_SECONDS),
+            end_to_end_freshness_seconds: HistogramWithExemplars::new(
+                FRESHNESS_SECONDS.into_iter(),
+            ),
             dequeue_latency_seconds: seconds(),
             log_rows: Counter::default(),
             log_rows_shed: Counter::default(),
@@ -195,6 +206,8 @@ impl Metrics {
             connections: Gauge::default(),
             connections_refused: Counter::default(),
             accept_errors: Counter::default(),
+            spans_exported: Counter::default(),
+            spans_dropped: Counter::default(),
             store_calls: AtomicU64::new(0),
             registry: Registry::default(),
         };
@@ -315,14 +328,35 @@ impl Metrics {
             "Accepts of a connection that failed",
             self.accept_errors.clone(),
         );
+        r.register(
+            "sentinel_spans_exported",
+            "Spans of traces that the collector took",
+            self.spans_exported.clone(),
+        );
+        r.register(
+            "sentinel_spans_dropped",
+            "Spans of traces lost for lack of room or of a collector that takes them",
+            self.spans_dropped.clone(),
+        );
     }
 
-    /// Counts a reply.
-    pub fn replied(&self, status: u16, took: Duration, arena_bytes: usize) {
+    /// Counts a reply. `trace`: the recorded trace that it belongs to.
+    pub fn replied(
+        &self,
+        status: u16,
+        took: Duration,
+        arena_bytes: usize,
+        trace: Option<[u8; 16]>,
+    ) {
         self.gateway_requests.get_or_create(&StatusLabel { status }).inc();
         self.gateway_request_duration_ms.observe(took.as_secs_f64() * 1000.0);
-        self.gateway_request_duration_seconds.observe(took.as_secs_f64());
+        observe(&self.gateway_request_duration_seconds, took.as_secs_f64(), trace);
         self.request_arena_bytes.observe(f64::from(u32::try_from(arena_bytes).unwrap_or(u32::MAX)));
+    }
+
+    /// Counts an event whose effect is committed. `trace`: the recorded trace that it belongs to.
+    pub fn fresh(&self, took: Duration, trace: Option<[u8; 16]>) {
+        observe(&self.end_to_end_freshness_seconds, took.as_secs_f64(), trace);
     }
 
     /// Counts a dead letter.
@@ -370,6 +404,17 @@ impl Metrics {
     /// The registry, for the encoders.
     pub fn registry(&self) -> &Registry {
         &self.registry
+    }
+}
+
+/// Observes `value`, with `trace` as its exemplar.
+fn observe(histogram: &HistogramWithExemplars<TraceLabel>, value: f64, trace: Option<[u8; 16]>) {
+    match trace {
+        None => histogram.observe(value, None, None),
+        Some(trace) => {
+            let trace_id = format!("{:032x}", u128::from_be_bytes(trace));
+            histogram.observe(value, Some(TraceLabel { trace_id }), Some(SystemTime::now()));
+        }
     }
 }
 

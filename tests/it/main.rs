@@ -7,6 +7,8 @@
 
 // What `sentinel run` does for a command, and never does to it.
 mod a_watched_command;
+// Who takes traces in tests.
+mod collector;
 // Damaged and mismatched files.
 mod damage;
 // One machine and its owner.
@@ -71,3 +73,5 @@ mod watching;
 mod tidy;
 // Certificates, shown and asked for.
 mod tls;
+// Each event a trace, and no waiting for a collector.
+mod traces;

@@ -1,0 +1,121 @@
+//! The way to the collector: HTTP/1.1 by a blocking client. This module is what the OTLP library sends with.
+//!
+//! TLS is 1.3, redirects are not followed (a redirect would carry the header fields elsewhere), an answer is read up
+//! to a bound, and everything about one batch ends by a deadline that the exporter sets.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
+use parking_lot::Mutex;
+use ureq::Agent;
+use ureq::http::{HeaderName, HeaderValue};
+use ureq::tls::{RootCerts, TlsConfig};
+
+use crate::config::{Traces, WebAddress};
+
+/// An answer to spans is empty or says how many were refused.
+const ANSWER_BYTES_MAX: u64 = 64 * 1024;
+/// What is left of a deadline that has passed: enough for the client to fail in its own words.
+const NO_TIME: Duration = Duration::from_millis(1);
+
+/// The collector and how it is spoken to.
+pub(super) struct Collector {
+    agent: Agent,
+    address: WebAddress,
+    headers: Vec<(HeaderName, HeaderValue)>,
+    answer_by: Mutex<Instant>,
+    trouble: Mutex<Option<String>>,
+}
+
+impl Collector {
+    pub(super) fn new(settings: &Traces, roots: RootCerts) -> Self {
+        let mut provider = rustls::crypto::ring::default_provider();
+        // Without a suite of 1.2 there is no handshake of 1.2.
+        provider.cipher_suites.retain(|suite| suite.tls13().is_some());
+        let tls = TlsConfig::builder()
+            .root_certs(roots)
+            .unversioned_rustls_crypto_provider(Arc::new(provider))
+            .build();
+        let config = Agent::config_builder()
+            .tls_config(tls)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .http_status_as_error(false)
+            .user_agent(concat!("process-sentinel/", env!("CARGO_PKG_VERSION")));
+        // A proxy has no way to our loopback.
+        let config = if settings.endpoint.is_loopback() { config.proxy(None) } else { config };
+        let headers = settings.headers.iter().filter_map(|(name, value)| {
+            let mut value = HeaderValue::try_from(value).ok()?;
+            value.set_sensitive(true);
+            Some((HeaderName::try_from(name.as_str()).ok()?, value))
+        });
+        Self {
+            agent: config.build().new_agent(),
+            address: settings.endpoint.clone(),
+            headers: headers.collect(),
+            answer_by: Mutex::new(Instant::now()),
+            trouble: Mutex::new(None),
+        }
+    }
+
+    /// Everything that is sent from here on is answered by `deadline`, or has failed.
+    pub(super) fn answer_by(&self, deadline: Instant) {
+        *self.answer_by.lock() = deadline;
+    }
+
+    /// Why the last request failed.
+    pub(super) fn trouble(&self) -> Option<String> {
+        self.trouble.lock().take()
+    }
+
+    fn call(&self, request: Request<Bytes>) -> Result<Response<Bytes>, ureq::Error> {
+        let left = self.answer_by.lock().saturating_duration_since(Instant::now()).max(NO_TIME);
+        let (mut head, body) = request.into_parts();
+        for (name, value) in &self.headers {
+            head.headers.insert(name.clone(), value.clone());
+        }
+        let request = Request::from_parts(head, &body[..]);
+        let request = self.agent.configure_request(request).timeout_global(Some(left)).build();
+        let answer = self.agent.run(request)?;
+        let (head, mut body) = answer.into_parts();
+        let body = body.with_config().limit(ANSWER_BYTES_MAX).read_to_vec()?;
+        Ok(Response::from_parts(head, body.into()))
+    }
+}
+
+#[async_trait]
+impl HttpClient for Collector {
+    /// Blocks, as the exporter's thread does for it alone.
+    async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+        match self.call(request) {
+            Ok(answer) => {
+                let status = answer.status();
+                *self.trouble.lock() =
+                    (!status.is_success()).then(|| format!("it answers {status}"));
+                Ok(answer)
+            }
+            Err(error) => {
+                *self.trouble.lock() = Some(error.to_string());
+                Err(error.into())
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Collector {
+    /// Never the header fields.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Collector").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Display for Collector {
+    /// The address without its query, which may hold a secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = self.address.as_str();
+        f.write_str(text.split_once('?').map_or(text, |(address, _)| address))
+    }
+}
