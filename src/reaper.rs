@@ -339,7 +339,7 @@ mod tests {
                 payload: "{}".into(),
                 key: None,
                 hash: PayloadHash([0; 32]),
-                trace: trace(),
+                trace: TraceContext { trace_id: [1; 16], parent_id: [0; 8], sampled: false },
             };
             let now = self.store.now();
             self.intake.accept(now, vec![envelope]).unwrap();

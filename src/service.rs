@@ -444,15 +444,18 @@ struct Feeds {
     policy: Policy,
     intake: Option<Box<dyn IntakeSession>>,
     /// None: there are no traces.
-    spans: Option<(Exporter, Receiver<Recorded>)>,
+    spans: Option<Spans>,
 }
+
+/// What the exporter thread is started with.
+type Spans = (Exporter, Receiver<Recorded>);
 
 /// What traces are recorded with, and what they are sent with. None: there is no collector.
 fn tracing(
     config: &Config,
     clock: &Clock,
     metrics: &Arc<Metrics>,
-) -> anyhow::Result<Option<(Tracer, (Exporter, Receiver<Recorded>))>> {
+) -> anyhow::Result<Option<(Tracer, Spans)>> {
     let Some(settings) = &config.traces else { return Ok(None) };
     let roots =
         auth::roots(settings.ca_file.as_deref()).context("OTEL_EXPORTER_OTLP_CERTIFICATE")?;

@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use parking_lot::Mutex;
+use prost::Message;
 use ureq::Agent;
 use ureq::http::{HeaderName, HeaderValue};
 use ureq::tls::{RootCerts, TlsConfig};
@@ -28,6 +30,7 @@ pub(super) struct Collector {
     headers: Vec<(HeaderName, HeaderValue)>,
     answer_by: Mutex<Instant>,
     trouble: Mutex<Option<String>>,
+    rejected: Mutex<u64>,
 }
 
 impl Collector {
@@ -58,6 +61,7 @@ impl Collector {
             headers: headers.collect(),
             answer_by: Mutex::new(Instant::now()),
             trouble: Mutex::new(None),
+            rejected: Mutex::new(0),
         }
     }
 
@@ -66,9 +70,30 @@ impl Collector {
         *self.answer_by.lock() = deadline;
     }
 
-    /// Why the last request failed.
+    /// What was wrong with the last request, also where it succeeded in part.
     pub(super) fn trouble(&self) -> Option<String> {
         self.trouble.lock().take()
+    }
+
+    /// How many spans of the last request were rejected although it succeeded.
+    pub(super) fn rejected(&self) -> u64 {
+        std::mem::take(&mut *self.rejected.lock())
+    }
+
+    /// Notes what an answer says beside its status.
+    fn note(&self, answer: &Response<Bytes>) {
+        let (mut trouble, mut rejected) = (None, 0);
+        if !answer.status().is_success() {
+            trouble = Some(format!("it answers {}", answer.status()));
+        } else if let Ok(said) = ExportTraceServiceResponse::decode(&answer.body()[..])
+            && let Some(partial) = said.partial_success
+            && partial.rejected_spans > 0
+        {
+            rejected = u64::try_from(partial.rejected_spans).unwrap_or(0);
+            trouble = Some(format!("it rejects {rejected} spans: {}", partial.error_message));
+        }
+        *self.trouble.lock() = trouble;
+        *self.rejected.lock() = rejected;
     }
 
     fn call(&self, request: Request<Bytes>) -> Result<Response<Bytes>, ureq::Error> {
@@ -92,9 +117,7 @@ impl HttpClient for Collector {
     async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
         match self.call(request) {
             Ok(answer) => {
-                let status = answer.status();
-                *self.trouble.lock() =
-                    (!status.is_success()).then(|| format!("it answers {status}"));
+                self.note(&answer);
                 Ok(answer)
             }
             Err(error) => {

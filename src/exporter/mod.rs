@@ -25,7 +25,7 @@ use ureq::tls::RootCerts;
 
 use crate::component::{Component, Stop, step_back};
 use crate::config::Traces;
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{ChannelLabel, Metrics};
 use crate::telemetry::process::host_name;
 use crate::telemetry::traces::Recorded;
 use collector::Collector;
@@ -45,7 +45,9 @@ pub struct Exporter {
     within: Duration,
     batch_spans_max: usize,
     batch_wait: Duration,
-    /// Whether the last batch was taken.
+    /// Whether the last batch was answered with a success: then it is worth trying the next one.
+    answers: bool,
+    /// Whether the last batch was taken whole.
     is_taken: bool,
 }
 
@@ -81,12 +83,15 @@ impl Exporter {
             within,
             batch_spans_max: settings.batch_spans_max,
             batch_wait: settings.batch_wait,
+            answers: true,
             is_taken: true,
         })
     }
 
     /// Sends batches until it is time to stop.
     fn run(&mut self, recorded: &Receiver<Recorded>, stop: &Stop) {
+        let label = ChannelLabel { channel: "exporter" };
+        let depth = self.metrics.channel_depth.get_or_create_owned(&label);
         let mut batch = Vec::with_capacity(self.batch_spans_max);
         let mut due = None;
         while !stop.is_set() {
@@ -114,6 +119,7 @@ impl Exporter {
             if batch.is_empty() {
                 due = None;
             }
+            depth.set(i64::try_from(recorded.len()).unwrap_or(i64::MAX));
         }
         self.flush(recorded, batch);
     }
@@ -140,7 +146,7 @@ impl Exporter {
                 return;
             }
             let within = deadline.saturating_duration_since(Instant::now());
-            if self.is_taken && !within.is_zero() {
+            if self.answers && !within.is_zero() {
                 self.send(&mut batch, within);
             } else {
                 self.lose(batch.len());
@@ -152,27 +158,24 @@ impl Exporter {
     /// Sends a batch, and empties it whatever comes of it.
     fn send(&mut self, batch: &mut Vec<SpanData>, within: Duration) {
         let spans = std::mem::replace(batch, Vec::with_capacity(self.batch_spans_max));
-        let count = spans.len();
+        let count = u64::try_from(spans.len()).unwrap_or(u64::MAX);
         self.collector.answer_by(Instant::now() + within);
         let sent = futures_executor::block_on(self.otlp.export(spans));
-        let was_taken = std::mem::replace(&mut self.is_taken, sent.is_ok());
-        match sent {
-            Ok(()) => {
-                self.metrics.spans_exported.inc_by(u64::try_from(count).unwrap_or(u64::MAX));
-                if !was_taken {
-                    log::info!("{} takes traces again", self.collector);
-                }
-            }
-            Err(error) => {
-                self.lose(count);
-                if was_taken {
-                    let why = self.collector.trouble().unwrap_or_else(|| error.to_string());
-                    log::warn!(
-                        "{} takes no traces: {why}; spans are dropped and counted until it does",
-                        self.collector
-                    );
-                }
-            }
+        self.answers = sent.is_ok();
+        let rejected = self.collector.rejected().min(count);
+        let lost = if sent.is_ok() { rejected } else { count };
+        self.metrics.spans_exported.inc_by(count - lost);
+        self.metrics.spans_dropped.inc_by(lost);
+        let was_taken = std::mem::replace(&mut self.is_taken, lost == 0);
+        if lost == 0 && !was_taken {
+            log::info!("{} takes traces again", self.collector);
+        } else if lost > 0 && was_taken {
+            let error = || sent.err().map(|error| error.to_string()).unwrap_or_default();
+            let why = self.collector.trouble().unwrap_or_else(error);
+            log::warn!(
+                "{} does not take the traces: {why}; spans are dropped and counted until it does",
+                self.collector
+            );
         }
     }
 

@@ -13,6 +13,7 @@ mod internal;
 pub mod lobby;
 mod machines;
 mod openapi;
+mod posting;
 pub mod problem;
 mod read;
 mod stream;
@@ -29,9 +30,8 @@ use crossbeam::channel::Sender;
 
 use crate::domain::dead_letter::NO_TENANT;
 use crate::domain::door::{trace_id_hex, traceparent};
-use crate::domain::event::{Envelope, TraceContext};
+use crate::domain::event::TraceContext;
 use crate::domain::ids::{ProcessId, TenantId};
-use crate::domain::log_row::LogRow;
 use crate::domain::time::Timestamp;
 use crate::http::auth::{
     self, AuthError, Authenticator, KEYS_WAIT, Principal, Recent, Role, unix_seconds,
@@ -43,11 +43,11 @@ use crate::http::{
 use crate::intake::Posting;
 use crate::live::Hub;
 use crate::log_writer::LogPosting;
-use crate::mailbox::{Answer, ReplyTo};
-use crate::room::{NoRoom, Room, Rooms};
-use crate::store::{ProcessView, Reader, Store, StoreError, WriteState};
+use crate::mailbox::Answer;
+use crate::room::Rooms;
+use crate::store::{ProcessView, Reader, Store, StoreError};
 use crate::telemetry::metrics::{Metrics, StoreCall};
-use crate::telemetry::traces::{self, Durable, Opened, Receiving, Tracer};
+use crate::telemetry::traces::{Receiving, Tracer};
 use crate::view::json::Json;
 use answers::Answers;
 use asked::Asked;
@@ -360,107 +360,6 @@ impl Desk {
             table::Action::DeadLetter => self.dead_letter(&exchange),
         }
     }
-
-    /// Opens the spans of a request that brings `envelopes`. None: it is not recorded.
-    fn open(
-        &self,
-        exchange: &Exchange<'_, '_>,
-        envelopes: &mut [Envelope],
-    ) -> (Option<Box<Receiving>>, Option<Box<Durable>>) {
-        let Some((tracer, begun)) = self.shared.tracer.as_ref().zip(exchange.begun) else {
-            return (None, None);
-        };
-        let Exchange { route, trace, .. } = *exchange;
-        let (method, route) = (route.method.as_str(), route.path);
-        let request = traces::Request { method, route, begun, trace };
-        match tracer.open(request, envelopes) {
-            Some(Opened { receiving, durable }) => (Some(receiving), Some(durable)),
-            None => (None, None),
-        }
-    }
-
-    /// Hands envelopes to the intake thread, which answers to `reply`. What is refused here is told to the span of the
-    /// request, since nobody else will.
-    fn post(
-        &self,
-        envelopes: Vec<Envelope>,
-        traced: Option<Box<Durable>>,
-        mut reply: ReplyTo,
-    ) -> Result<(), Problem> {
-        let room = match self.room(envelopes.len()) {
-            Ok(room) => Some(room),
-            Err(problem) => return Err(refused(&mut reply, problem)),
-        };
-        let posting = Posting { envelopes, reply, room, traced };
-        self.shared.postings.try_send(posting).map_err(|unsent| {
-            let problem = Problem::new(
-                Kind::Unavailable,
-                "the queue is full; nothing of this request was kept",
-            );
-            refused(&mut unsent.into_inner().reply, problem)
-        })
-    }
-
-    /// Room for so many events on their way to the intake thread.
-    fn room(&self, events: usize) -> Result<Room, Problem> {
-        if let WriteState::Closed(why) = self.shared.store.write_state() {
-            return Err(Problem::new(
-                Kind::Unavailable,
-                format!("the store takes no writes: {why}"),
-            ));
-        }
-        self.shared.event_rooms.take(events).map_err(|no_room| match no_room {
-            NoRoom::Now => Problem::new(
-                Kind::Unavailable,
-                "the queue is full; nothing of this request was kept",
-            ),
-            NoRoom::Ever => Problem::new(
-                Kind::TooLarge,
-                format!(
-                    "more events than the queue holds ({}): split the batch",
-                    self.shared.event_rooms.capacity()
-                ),
-            ),
-        })
-    }
-
-    /// Why log rows are not taken now, and counts `rows` of them as shed. None: they are taken.
-    fn sheds_logs(&self, rows: usize) -> Option<Problem> {
-        match self.shared.store.write_state() {
-            WriteState::Open => None,
-            WriteState::SheddingLogs(why) | WriteState::Closed(why) => {
-                self.shared.metrics.log_rows_shed.inc_by(rows as u64);
-                let detail = format!("log rows are not taken: {why}");
-                Some(Problem::new(Kind::Unavailable, detail))
-            }
-        }
-    }
-
-    /// Room for so many log rows on their way to the log writer.
-    fn log_room(&self, rows: usize) -> Result<Room, Problem> {
-        self.shared.log_rooms.take(rows).map_err(|no_room| match no_room {
-            NoRoom::Now => log_queue_is_full(),
-            NoRoom::Ever => Problem::new(
-                Kind::TooLarge,
-                format!(
-                    "more log rows than the queue holds ({}): split the request",
-                    self.shared.log_rooms.capacity()
-                ),
-            ),
-        })
-    }
-
-    /// Hands log rows to the log writer, which answers to `back`.
-    fn post_logs(&self, rows: Vec<LogRow>, reply: ReplyTo) -> Result<(), Problem> {
-        if let Some(problem) = self.sheds_logs(rows.len()) {
-            return Err(problem);
-        }
-        let room = self.log_room(rows.len())?;
-        self.shared
-            .log_postings
-            .try_send(LogPosting { rows, reply: Some(reply), room: Some(room) })
-            .map_err(|_| log_queue_is_full())
-    }
 }
 
 impl App for Desk {
@@ -647,19 +546,6 @@ impl<'a> Exchange<'_, 'a> {
             close: false,
         }
     }
-}
-
-/// Ends the span of a request that is refused before it is handed on.
-fn refused(reply: &mut ReplyTo, problem: Problem) -> Problem {
-    let receiving = reply.context.downcast_mut::<Waiting>().and_then(Waiting::receiving);
-    if let Some(receiving) = receiving {
-        receiving.answered(problem.kind.status());
-    }
-    problem
-}
-
-fn log_queue_is_full() -> Problem {
-    Problem::new(Kind::Unavailable, "the log queue is full; nothing of this request was kept")
 }
 
 fn not_found() -> Problem {

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use opentelemetry_proto::tonic::collector::trace::v1::{
-    ExportTraceServiceRequest, ExportTraceServiceResponse,
+    ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse,
 };
 use opentelemetry_proto::tonic::common::v1::KeyValue;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
@@ -38,6 +38,8 @@ pub(crate) enum Manner {
     Silent,
     /// Answers with this status.
     Refuses(u16),
+    /// Takes a request and says that so many of its spans are rejected.
+    Rejects(i64),
 }
 
 /// A collector on loopback.
@@ -70,11 +72,12 @@ impl Collector {
                 let stream = stream.unwrap();
                 match &manner {
                     Manner::Silent => silent.push(stream),
-                    Manner::Takes => serve(stream, 200, &into),
-                    Manner::Refuses(status) => serve(stream, *status, &into),
+                    Manner::Takes => serve(stream, 200, 0, &into),
+                    Manner::Refuses(status) => serve(stream, *status, 0, &into),
+                    Manner::Rejects(spans) => serve(stream, 200, *spans, &into),
                     Manner::TakesOverTls(config) => {
                         let connection = ServerConnection::new(Arc::clone(config)).unwrap();
-                        serve(StreamOwned::new(connection, stream), 200, &into);
+                        serve(StreamOwned::new(connection, stream), 200, 0, &into);
                     }
                 }
             }
@@ -107,7 +110,7 @@ impl Drop for Collector {
 }
 
 /// Answers requests until the peer has no more.
-fn serve(stream: impl Read + Write, status: u16, taken: &Mutex<Taken>) {
+fn serve(stream: impl Read + Write, status: u16, rejected_spans: i64, taken: &Mutex<Taken>) {
     let mut stream = BufReader::new(stream);
     loop {
         let mut head = String::new();
@@ -140,7 +143,10 @@ fn serve(stream: impl Read + Write, status: u16, taken: &Mutex<Taken>) {
         taken.heads.push(head);
         taken.bodies.push(body);
         drop(taken);
-        let answer = ExportTraceServiceResponse::default().encode_to_vec();
+        let error_message = "too many attributes".to_owned();
+        let partial = ExportTracePartialSuccess { rejected_spans, error_message };
+        let partial_success = (rejected_spans > 0).then_some(partial);
+        let answer = ExportTraceServiceResponse { partial_success }.encode_to_vec();
         let head = format!(
             "HTTP/1.1 {status} X\r\ncontent-type: application/x-protobuf\r\ncontent-length: {}\r\n\r\n",
             answer.len()

@@ -337,6 +337,23 @@ fn a_dead_collector_costs_spans_and_nothing_else() {
 }
 
 #[test]
+fn what_a_collector_rejects_of_a_batch_is_counted_as_dropped() {
+    let folder = tempfile::tempdir().unwrap();
+    let collector = Collector::start(Manner::Rejects(1));
+    // All five spans make one batch.
+    let variables = [("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "5"), ("OTEL_BSP_SCHEDULE_DELAY", "60000")];
+    let service = traced(folder.path(), &collector.url(), &variables);
+    let mut client = service.client("demo");
+    post(&mut client, "key-1", 1, "01").expect(202);
+    eventually("the batch is counted", || {
+        (counter(&mut client, "sentinel_spans_exported_total") > 0.0).then_some(())
+    });
+    assert_eq!(counter(&mut client, "sentinel_spans_exported_total"), 4.0);
+    assert_eq!(counter(&mut client, "sentinel_spans_dropped_total"), 1.0);
+    service.stop();
+}
+
+#[test]
 fn a_collector_that_comes_back_is_sent_traces_again() {
     let folder = tempfile::tempdir().unwrap();
     let port = {

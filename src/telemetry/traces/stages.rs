@@ -115,7 +115,7 @@ fn of_many(envelopes: &[Envelope]) -> Vec<KeyValue> {
 
 impl Receiving {
     /// The request is answered with `status`. Returns the id of its trace.
-    pub fn answered(mut self: Box<Self>, status: u16) -> [u8; 16] {
+    pub fn answered(mut self, status: u16) -> [u8; 16] {
         self.status = Some(status);
         self.request.trace.trace_id
     }
@@ -155,8 +155,8 @@ impl Drop for Receiving {
 
 impl Durable {
     /// The commit is over, and this is the answer.
-    pub fn answered(self: Box<Self>, answer: &Answer) {
-        let Self { tracer, trace_id, receiving_id, span_id, begun, subject, mut facts } = *self;
+    pub fn answered(self, answer: &Answer) {
+        let Self { tracer, trace_id, receiving_id, span_id, begun, subject, mut facts } = self;
         let ended = tracer.now();
         let (outcome, failure) = outcome(answer);
         tracer.record(1, || {
