@@ -133,3 +133,6 @@ impl Tracer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
