@@ -193,7 +193,7 @@ impl Listener {
             }
             Some(Attempt::Refused) => {
                 self.apply_one_by_one(session, claim, claimed_at, stop, jitter)
-            },
+            }
         }
     }
 

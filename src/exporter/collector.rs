@@ -1,10 +1,9 @@
 //! The way to the collector: HTTP/1.1 by a blocking client. This module is what the OTLP library sends with.
 //!
-//! TLS is 1.3, redirects are not followed (a redirect would carry the header fields elsewhere), an answer is read up
+//! Redirects are not followed (a redirect would carry the header fields elsewhere), an answer is read up
 //! to a bound, and everything about one batch ends by a deadline that the exporter sets.
 
 use std::fmt;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -14,7 +13,7 @@ use parking_lot::Mutex;
 use prost::Message;
 use ureq::Agent;
 use ureq::http::{HeaderName, HeaderValue};
-use ureq::tls::{RootCerts, TlsConfig};
+use ureq::tls::TlsConfig;
 
 use crate::config::{Traces, WebAddress};
 
@@ -34,14 +33,7 @@ pub(super) struct Collector {
 }
 
 impl Collector {
-    pub(super) fn new(settings: &Traces, roots: RootCerts) -> Self {
-        let mut provider = rustls::crypto::ring::default_provider();
-        // Without a suite of 1.2 there is no handshake of 1.2.
-        provider.cipher_suites.retain(|suite| suite.tls13().is_some());
-        let tls = TlsConfig::builder()
-            .root_certs(roots)
-            .unversioned_rustls_crypto_provider(Arc::new(provider))
-            .build();
+    pub(super) fn new(settings: &Traces, tls: TlsConfig) -> Self {
         let config = Agent::config_builder()
             .tls_config(tls)
             .max_redirects(0)

@@ -21,7 +21,7 @@ use opentelemetry_http::HttpClient;
 use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig, WithHttpConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{SpanData, SpanExporter as _};
-use ureq::tls::RootCerts;
+use ureq::tls::TlsConfig;
 
 use crate::component::{Component, Stop, step_back};
 use crate::config::Traces;
@@ -52,18 +52,18 @@ pub struct Exporter {
 }
 
 impl Exporter {
-    /// An exporter to the collector of `settings`, trusting `roots`, in a service that stops within `drain`.
+    /// An exporter to the collector of `settings`, spoken to by `tls`, in a service that stops within `drain`.
     ///
     /// # Errors
     /// When the OTLP library does not take the settings.
     pub fn new(
         settings: &Traces,
-        roots: RootCerts,
+        tls: TlsConfig,
         drain: Duration,
         metrics: Arc<Metrics>,
     ) -> anyhow::Result<Self> {
         let within = settings.timeout.min(drain / DRAIN_SHARE);
-        let collector = Arc::new(Collector::new(settings, roots));
+        let collector = Arc::new(Collector::new(settings, tls));
         let mut otlp = SpanExporter::builder()
             .with_http()
             .with_shared_http_client(Arc::clone(&collector) as Arc<dyn HttpClient>)

@@ -16,7 +16,7 @@ use sentinel::domain::process::State;
 use sentinel::domain::time::Timestamp;
 use sentinel::listener::Jitter;
 use sentinel::service::{Parts, policy, wall_clock};
-use sentinel::store::{Claim, ListenerSession, Result, Store, StoreError};
+use sentinel::store::{Claim, ListenerSession, Result, StoreError};
 use sentinel::telemetry::traces::EVENTS_PER_REQUEST_MAX;
 use serde_json::json;
 
