@@ -33,6 +33,8 @@ use collector::Collector;
 /// The share of the drain deadline that one batch may take: one is under way when the stop comes, one is left, and the
 /// threads before this one need some time, too.
 const DRAIN_SHARE: u32 = 3;
+/// How long nothing is waited for but a message or the stop.
+const IDLE: Duration = Duration::from_secs(3600);
 const SCOPE: &str = "sentinel";
 
 /// What the exporter works with.
@@ -95,9 +97,8 @@ impl Exporter {
         let mut batch = Vec::with_capacity(self.batch_spans_max);
         let mut due = None;
         while !stop.is_set() {
-            let wait = due.map_or(self.batch_wait, |due: Instant| {
-                due.saturating_duration_since(Instant::now())
-            });
+            let wait =
+                due.map_or(IDLE, |due: Instant| due.saturating_duration_since(Instant::now()));
             select! {
                 recv(recorded) -> message => match message {
                     Ok(message) => {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -47,6 +47,8 @@ pub(crate) struct Collector {
     pub address: SocketAddr,
     pub taken: Arc<Mutex<Taken>>,
     stopping: Arc<AtomicBool>,
+    /// The connection that is served: the exporter keeps it open.
+    open: Arc<Mutex<Option<TcpStream>>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -61,15 +63,17 @@ impl Collector {
         let address = listener.local_addr().unwrap();
         let taken: Arc<Mutex<Taken>> = Arc::default();
         let stopping: Arc<AtomicBool> = Arc::default();
-        let (into, told) = (Arc::clone(&taken), Arc::clone(&stopping));
+        let open: Arc<Mutex<Option<TcpStream>>> = Arc::default();
+        let (into, told, served) = (Arc::clone(&taken), Arc::clone(&stopping), Arc::clone(&open));
         let body = move || {
             // One connection at a time is all that one exporter needs. What is silent is kept open.
             let mut silent = Vec::new();
             for stream in listener.incoming() {
+                let stream = stream.unwrap();
+                *served.lock() = Some(stream.try_clone().unwrap());
                 if told.load(Ordering::SeqCst) {
                     return;
                 }
-                let stream = stream.unwrap();
                 match &manner {
                     Manner::Silent => silent.push(stream),
                     Manner::Takes => serve(stream, 200, 0, &into),
@@ -83,7 +87,7 @@ impl Collector {
             }
         };
         let thread = std::thread::Builder::new().spawn(body).unwrap();
-        Self { address, taken, stopping, thread: Some(thread) }
+        Self { address, taken, stopping, open, thread: Some(thread) }
     }
 
     pub(crate) fn url(&self) -> String {
@@ -104,6 +108,9 @@ impl Collector {
 impl Drop for Collector {
     fn drop(&mut self) {
         self.stopping.store(true, Ordering::SeqCst);
+        if let Some(open) = &*self.open.lock() {
+            let _ = open.shutdown(Shutdown::Both);
+        }
         drop(TcpStream::connect(self.address));
         let _ = self.thread.take().unwrap().join();
     }
