@@ -457,7 +457,8 @@ fn tracing(
     metrics: &Arc<Metrics>,
 ) -> anyhow::Result<Option<(Tracer, Spans)>> {
     let Some(settings) = &config.traces else { return Ok(None) };
-    let tls = auth::tls(settings.ca_file.as_deref()).context("OTEL_EXPORTER_OTLP_CERTIFICATE")?;
+    let tls =
+        auth::tls(settings.ca_file.as_deref(), None).context("OTEL_EXPORTER_OTLP_CERTIFICATE")?;
     let (drain, counted) = (config.shutdown_timeout, Arc::clone(metrics));
     let exporter = Exporter::new(settings, tls, drain, counted)?;
     let dropped = metrics.spans_dropped.clone();
