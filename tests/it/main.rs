@@ -47,6 +47,8 @@ mod monitoring;
 mod oracle_client;
 // The Oracle store against a server.
 mod oracle_live;
+// A stand-in for Oracle's client library, over PostgreSQL.
+mod oracle_standin;
 // A backlog, true silence, and who comes back.
 mod outage;
 // A panic and bytes that are no event.

@@ -3,6 +3,8 @@
 //!
 //! It is used by the stand-in's own tests too, so it knows nothing of the product.
 
+#![allow(dead_code, reason = "two test programs use this, and neither uses all of it")]
+
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -40,6 +42,8 @@ pub(crate) struct Standin {
     database: String,
     faults: Mutex<Vec<String>>,
     numbers: AtomicU64,
+    /// What the clock shows while it is held.
+    held_at: Mutex<Option<i64>>,
 }
 
 /// Starts a service, or says loudly why not. None only where PostgreSQL is missing and nobody insists on it.
@@ -170,14 +174,41 @@ fn keeper(programs: &Path, folder: &Path, user: Option<(u32, u32)>) -> Child {
     command.process_group(0).spawn().expect("a shell runs")
 }
 
+impl Drop for Standin {
+    fn drop(&mut self) {
+        // Where the server itself ends, so does the database.
+        let text = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.database);
+        let _ = self.server.program("psql", "postgres").args(["-c", &text]).output();
+        let _ = fs::remove_dir_all(&self.control);
+    }
+}
+
 impl Standin {
     fn on(server: &'static Postgres) -> Self {
+        Self::copied(server, "template_standin")
+    }
+
+    /// Another service that begins with what this one holds. Nobody may be in this one meanwhile.
+    pub(crate) fn copy(&self) -> Self {
+        let end = Instant::now() + PATIENCE;
+        let sessions = format!(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = '{}'",
+            self.database
+        );
+        while self.server.sql("postgres", &sessions) != "0" {
+            assert!(Instant::now() < end, "sessions of what is to be copied stay open");
+            std::thread::yield_now();
+        }
+        Self::copied(self.server, &self.database)
+    }
+
+    fn copied(server: &'static Postgres, template: &str) -> Self {
         static DATABASES: AtomicU64 = AtomicU64::new(0);
         // One at a time: a template may not be in use while it is copied.
         static ONE: Mutex<()> = Mutex::new(());
         let database = format!("s{}", DATABASES.fetch_add(1, Ordering::Relaxed));
         let one = ONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        server.sql("postgres", &format!("CREATE DATABASE {database} TEMPLATE template_standin"));
+        server.sql("postgres", &format!("CREATE DATABASE {database} TEMPLATE {template}"));
         drop(one);
         let control = server.folder.join("control").join(&database);
         fs::create_dir_all(control.join("trips")).expect("a folder to steer by");
@@ -189,6 +220,7 @@ impl Standin {
             database,
             faults: Mutex::default(),
             numbers: AtomicU64::default(),
+            held_at: Mutex::default(),
         }
     }
 
@@ -231,6 +263,22 @@ impl Standin {
         self.sql(&format!(
             "UPDATE standin.setting SET clock_offset = clock_offset + interval '{ms} milliseconds'"
         ));
+    }
+
+    /// Holds the database's clock at a time, in microseconds since 1970, until it is held at a later one.
+    pub(crate) fn hold_clock(&self, at_us: i64) {
+        let mut held_at = self.held_at.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if held_at.is_some_and(|held_at| held_at >= at_us) {
+            return;
+        }
+        let file = self.control.join("clock");
+        let new = self.control.join("clock.new");
+        fs::write(&new, at_us.to_string()).expect("a time is written");
+        fs::rename(new, &file).expect("a time is put in place");
+        if held_at.is_none() {
+            self.sql(&format!("UPDATE standin.setting SET clock_file = '{}'", file.display()));
+        }
+        *held_at = Some(at_us);
     }
 
     /// Starts or stops the queue.

@@ -144,16 +144,6 @@ pub fn run(
     check: bool,
 ) -> Result<Vec<(Script, Step)>, MigrateError> {
     session::load_client(&settings.address)?;
-    let mut given = given.clone();
-    if !settings.schema.is_empty() {
-        given.entry("sentinel_owner".to_string()).or_insert_with(|| settings.schema.clone());
-    }
-    // All of it is read before any of it is run.
-    for script in SCRIPTS {
-        script
-            .units(&given)
-            .map_err(|error| MigrateError::Script { script: script.name, error })?;
-    }
     // The scripts name their schema themselves.
     let database = Database::new(settings.address.clone(), Care::default(), String::new());
     let failed = |error: oracle::Error| session::unreachable(errors::classify("migrate", &error));
@@ -163,20 +153,65 @@ pub fn run(
     }
     // DDL of a large table, or waiting for its locks, may take long.
     connection.set_call_timeout(None).map_err(failed)?;
-    let owner = given.get("sentinel_owner").map_or("SENTINEL", String::as_str);
+    let own = current_schema(&connection).map_err(failed)?;
+    let given = with_settings(given, settings, &own);
+    // All of it is read before any of it is run.
+    for script in SCRIPTS {
+        script
+            .units(&given)
+            .map_err(|error| MigrateError::Script { script: script.name, error })?;
+    }
+    let owner = given.get(OWNER).map_or(own.as_str(), String::as_str);
     let installed = installed(&connection, owner).map_err(failed)?;
     let plan = plan(SCRIPTS, &installed)?;
     if check {
         return Ok(plan);
     }
+    let mut unrecorded = Vec::new();
     for (script, step) in &plan {
         if *step != Step::UpToDate {
             apply(&connection, script, &given)?;
-            record(&connection, owner, script).map_err(failed)?;
             log::info!(script = script.name; "applied");
+            unrecorded.push(*script);
+        }
+        if script.version >= RECORDED_FROM {
+            for script in unrecorded.drain(..) {
+                record(&connection, owner, &script).map_err(failed)?;
+            }
         }
     }
     Ok(plan)
+}
+
+/// The variable of the scripts that names the schema.
+const OWNER: &str = "sentinel_owner";
+/// The variable of the scripts that names the queue.
+const QUEUE: &str = "sentinel_queue";
+/// The script that makes the table in which all are recorded. What comes before it is recorded with it.
+const RECORDED_FROM: u32 = 2;
+
+/// The values of the scripts' variables: those that were given, else what the settings say, else `own`, the schema of
+/// whoever migrates.
+fn with_settings(
+    given: &BTreeMap<String, String>,
+    settings: &Settings,
+    own: &str,
+) -> BTreeMap<String, String> {
+    let mut values = given.clone();
+    let schema = if settings.schema.is_empty() { own } else { &settings.schema };
+    // Names that nobody quotes are kept in capitals, and the scripts compare them with those.
+    values.entry(OWNER.to_string()).or_insert_with(|| schema.to_ascii_uppercase());
+    if !settings.queue.is_empty() {
+        values.entry(QUEUE.to_string()).or_insert_with(|| settings.queue.to_ascii_uppercase());
+    }
+    values
+}
+
+/// The schema that names without an owner belong to: that of the user who logged in.
+fn current_schema(connection: &Connection) -> oracle::Result<String> {
+    const ASK: &str = "SELECT SYS_CONTEXT('USERENV', 'CURRENT_SCHEMA') AS name FROM dual";
+    let found = bind::query(connection, ASK, &[], 1, |row| bind::text(row, "name"))?;
+    Ok(found.into_iter().next().unwrap_or_default())
 }
 
 /// What the schema says is installed. Nothing where its table is not there.
@@ -264,6 +299,7 @@ fn compile_errors(connection: &Connection) -> oracle::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::oracle::address::{Address, Given};
 
     fn rows(checksums: &[Option<&str>]) -> Vec<Installed> {
         (1..)
@@ -286,6 +322,22 @@ mod tests {
             steps(&rows(&sums[..2])),
             [Step::UpToDate, Step::UpToDate, Step::Apply, Step::Apply]
         );
+    }
+
+    #[test]
+    fn the_owner_is_who_logs_in_and_the_queue_is_the_configured_one_unless_they_are_given() {
+        let given = Given { target: Some("db:1521/s".into()), ..Given::default() };
+        let mut settings = Settings::new(Address::from_settings(&given).unwrap());
+        let none = BTreeMap::new();
+        let pairs = |values: BTreeMap<String, String>| values.into_iter().collect::<Vec<_>>();
+        let of = |name: &str, value: &str| (name.to_string(), value.to_string());
+        assert_eq!(pairs(with_settings(&none, &settings, "SCOTT")), [of(OWNER, "SCOTT")]);
+        settings.schema = "monitor".into();
+        settings.queue = "events_q".into();
+        let wanted = [of(OWNER, "MONITOR"), of(QUEUE, "EVENTS_Q")];
+        assert_eq!(pairs(with_settings(&none, &settings, "SCOTT")), [wanted[1].clone(), wanted[0].clone()]);
+        let typed = BTreeMap::from([of(OWNER, "A"), of(QUEUE, "B")]);
+        assert_eq!(with_settings(&typed, &settings, "SCOTT"), typed);
     }
 
     #[test]

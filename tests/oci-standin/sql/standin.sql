@@ -6,9 +6,11 @@ CREATE SCHEMA standin;
 CREATE SCHEMA sentinel;
 SET search_path = standin, sentinel, pg_catalog;
 
--- Seconds by which a test has moved the database's clock, and how the queue behaves.
+-- How far a test has moved the database's clock, or the file in which it holds it (microseconds since 1970), and how the
+-- queue behaves.
 CREATE TABLE standin.setting (
   clock_offset interval NOT NULL DEFAULT '0',
+  clock_file   text,
   max_retries  integer NOT NULL DEFAULT 3,
   retry_delay  interval NOT NULL DEFAULT '10 seconds',
   enqueue_enabled boolean NOT NULL DEFAULT true,
@@ -20,7 +22,8 @@ CREATE TABLE standin.dual (dummy varchar(1));
 INSERT INTO standin.dual VALUES ('X');
 
 CREATE FUNCTION standin.systimestamp() RETURNS timestamptz(6) LANGUAGE sql STABLE AS
-$$ SELECT pg_catalog.clock_timestamp() + clock_offset FROM standin.setting $$;
+$$ SELECT COALESCE(timestamptz 'epoch' + pg_catalog.pg_read_file(clock_file, 0, 64, true)::bigint * interval '1 microsecond',
+                   pg_catalog.clock_timestamp()) + clock_offset FROM standin.setting $$;
 CREATE FUNCTION standin.sysdate() RETURNS timestamp(0) LANGUAGE sql STABLE AS
 $$ SELECT pg_catalog.date_trunc('second', standin.systimestamp() AT TIME ZONE 'UTC') $$;
 CREATE FUNCTION standin.sys_extract_utc(timestamptz) RETURNS timestamp(6) LANGUAGE sql IMMUTABLE AS

@@ -1,0 +1,140 @@
+//! The stores that the contract is held against, and where they live. This module opens each of them empty, and says in
+//! what one differs from the others by necessity.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use sentinel::store::oracle::address::{Address, Given, Secret};
+use sentinel::store::oracle::{self, Oracle, migrate};
+use sentinel::store::sqlite::{Settings, Sqlite};
+use sentinel::store::Store;
+use tempfile::TempDir;
+
+use super::{POLICY, WINDOW};
+use crate::harness::HandClock;
+use crate::oracle_standin::{self, Standin};
+
+/// The backends that every clause is held against.
+pub(super) const BACKENDS: [Backend; 2] = [
+    Backend { name: "SQLite", differs: &Differs::IN_NOTHING, place: a_folder, open: open_sqlite },
+    Backend {
+        name: "Oracle (stand-in)",
+        differs: &Differs::OF_ORACLE,
+        place: a_service,
+        open: open_oracle,
+    },
+];
+
+/// A kind of store.
+pub(super) struct Backend {
+    pub(super) name: &'static str,
+    pub(super) differs: &'static Differs,
+    /// Where an empty store can be made. None: not on this machine, and that was said.
+    pub(super) place: fn() -> Option<Place>,
+    /// Opens the store of a place, or opens it again.
+    pub(super) open: fn(&Place, &HandClock) -> Box<dyn Store>,
+}
+
+/// In what a store differs from one that alone holds its files, and has to.
+pub(super) struct Differs {
+    /// A status shows only the start of a process before a listener has applied the rest: any instance may have
+    /// accepted it, and none holds what all of them accepted.
+    pub(super) applies_late: bool,
+    /// A question sees what is committed when it is asked: no session can hold one moment open for a whole turn, since
+    /// the undo of a shared database is not ours to keep.
+    pub(super) has_no_turns: bool,
+    /// The backlog is that of the last look, because counting messages of a queue is not free.
+    pub(super) looks_now_and_then: bool,
+    /// What was claimed and not settled comes back after so long: the queue's own retry delay.
+    pub(super) gives_back_after: Duration,
+    /// After a session was lost messages are taken one by one until one went well, so that one which kills sessions
+    /// is found (law 6).
+    pub(super) is_careful_after_a_loss: bool,
+    /// New lines are shown after so long: until then one with a lower number may still be on its way to a commit.
+    pub(super) lines_settle_after: Duration,
+}
+
+impl Differs {
+    const IN_NOTHING: Self = Self {
+        applies_late: false,
+        has_no_turns: false,
+        looks_now_and_then: false,
+        gives_back_after: Duration::ZERO,
+        is_careful_after_a_loss: false,
+        lines_settle_after: Duration::ZERO,
+    };
+
+    const OF_ORACLE: Self = Self {
+        applies_late: true,
+        has_no_turns: true,
+        looks_now_and_then: true,
+        gives_back_after: Duration::from_secs(10),
+        is_careful_after_a_loss: true,
+        lines_settle_after: Duration::from_secs(3),
+    };
+}
+
+/// Where one store lives.
+pub(super) enum Place {
+    Folder(TempDir),
+    Service(Arc<Standin>),
+}
+
+fn a_folder() -> Option<Place> {
+    Some(Place::Folder(tempfile::tempdir().expect("a folder")))
+}
+
+fn open_sqlite(place: &Place, clock: &HandClock) -> Box<dyn Store> {
+    let Place::Folder(folder) = place else { panic!("it lives in a folder") };
+    let settings = Settings {
+        policy: POLICY,
+        idempotency: WINDOW,
+        min_free_bytes: 1024 * 1024,
+        // Small tables, so that every listing goes over several.
+        event_table_rows: 10,
+        clock: clock.as_clock(),
+        ..Settings::new(folder.path().join("data"))
+    };
+    Box::new(Sqlite::open(settings).expect("the store opens"))
+}
+
+/// A service with the schema in it and nothing else. The schema is made once, by what `sentinel migrate` runs.
+fn a_service() -> Option<Place> {
+    static MIGRATED: OnceLock<Option<Standin>> = OnceLock::new();
+    let migrated = MIGRATED.get_or_init(|| {
+        let standin = oracle_standin::start()?;
+        let settings = oracle::Settings::new(address(&standin));
+        migrate::run(&settings, &BTreeMap::new(), false).expect("the schema is made");
+        Some(standin)
+    });
+    migrated.as_ref().map(|migrated| Place::Service(Arc::new(migrated.copy())))
+}
+
+fn address(standin: &Standin) -> Address {
+    let given = Given {
+        target: Some(standin.connect_string.clone()),
+        user: Some("SENTINEL".into()),
+        password: Some(Secret::new("any")),
+        client_lib_dir: Some(standin.library.clone()),
+        ..Given::default()
+    };
+    Address::from_settings(&given).expect("an address")
+}
+
+fn open_oracle(place: &Place, clock: &HandClock) -> Box<dyn Store> {
+    let Place::Service(standin) = place else { panic!("it is a service") };
+    let (hand, held) = (clock.clone(), Arc::clone(standin));
+    let settings = oracle::Settings {
+        policy: POLICY,
+        idempotency: WINDOW,
+        // The database's clock is the same hand's, else the store would find out how far the two are apart.
+        clock: Arc::new(move || {
+            let now = hand.now();
+            held.hold_clock(now.micros());
+            now
+        }),
+        ..oracle::Settings::new(address(standin))
+    };
+    Box::new(Oracle::open(settings).expect("the store opens"))
+}
