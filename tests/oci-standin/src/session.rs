@@ -95,6 +95,8 @@ pub(crate) struct Session {
     pub in_transaction: bool,
     /// The messages that this transaction took from the queue.
     pub dequeued: Vec<i64>,
+    /// The savepoints of this transaction, with how many messages it had taken by then.
+    saved: HashMap<String, usize>,
     pub listening: bool,
     place: Arc<Place>,
     prepared: HashMap<String, (String, Vec<Column>)>,
@@ -126,6 +128,7 @@ impl Session {
             wire,
             in_transaction: false,
             dequeued,
+            saved: HashMap::new(),
             listening: false,
             place,
             prepared,
@@ -289,8 +292,32 @@ impl Session {
         self.simple(&format!("ROLLBACK TO SAVEPOINT {SAVEPOINT}; RELEASE SAVEPOINT {SAVEPOINT}"))
     }
 
+    /// Sets a savepoint of the caller's; one of the same name moves.
+    pub(crate) fn save(&mut self, name: &str) -> Result<()> {
+        let name = savepoint(name)?;
+        if !self.in_transaction {
+            self.simple("BEGIN")?;
+            self.in_transaction = true;
+        }
+        self.simple(&format!("SAVEPOINT {name}"))?;
+        self.saved.insert(name, self.dequeued.len());
+        Ok(())
+    }
+
+    pub(crate) fn roll_back_to(&mut self, name: &str) -> Result<()> {
+        let name = savepoint(name)?;
+        let Some(taken) = self.saved.get(&name) else {
+            return Err(OraError::new(1086, format!("savepoint '{name}' never established (stand-in)")));
+        };
+        if *taken != self.dequeued.len() {
+            return Err(OraError::beyond("giving messages back to a savepoint"));
+        }
+        self.simple(&format!("ROLLBACK TO SAVEPOINT {name}"))
+    }
+
     /// Ends a transaction without noting anything about messages.
     pub(crate) fn take_back(&mut self) -> Result<()> {
+        self.saved.clear();
         if self.in_transaction {
             self.in_transaction = false;
             self.simple("ROLLBACK")?;
@@ -300,6 +327,7 @@ impl Session {
 
     pub(crate) fn commit(&mut self) -> Result<()> {
         self.dequeued.clear();
+        self.saved.clear();
         if !self.in_transaction {
             return Ok(());
         }
@@ -320,6 +348,12 @@ impl Session {
         }
         self.take_back()
     }
+}
+
+/// The name of a caller's savepoint here: none is the stand-in's own.
+fn savepoint(name: &str) -> Result<String> {
+    let is_plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    if is_plain { Ok(format!("own_{}", name.to_lowercase())) } else { Err(OraError::beyond(name)) }
 }
 
 fn key(text: &str, kinds: &[u32]) -> String {

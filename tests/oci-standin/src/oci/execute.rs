@@ -104,9 +104,15 @@ impl Work<'_> {
             sql::BEGIN | sql::DECLARE | sql::CALL => self.block().map(|()| Vec::new()),
             sql::CREATE | sql::DROP => self.define().map(|()| Vec::new()),
             sql::ALTER if sql::alter_session(&self.prepared.text).is_ok() => Ok(Vec::new()),
-            _ => match self.prepared.text.trim().to_uppercase().as_str() {
-                "COMMIT" => self.server.with(Session::commit).map(|()| Vec::new()),
-                "ROLLBACK" => self.server.with(Session::roll_back).map(|()| Vec::new()),
+            _ => match sql::words_of(&self.prepared.text).as_slice() {
+                ["COMMIT"] => self.server.with(Session::commit).map(|()| Vec::new()),
+                ["ROLLBACK"] => self.server.with(Session::roll_back).map(|()| Vec::new()),
+                ["SAVEPOINT", name] => {
+                    self.server.with(|session| session.save(name)).map(|()| Vec::new())
+                }
+                ["ROLLBACK", "TO", "SAVEPOINT", name] | ["ROLLBACK", "TO", name] => {
+                    self.server.with(|session| session.roll_back_to(name)).map(|()| Vec::new())
+                }
                 _ => match self.prepared.text.trim().strip_prefix("EXPLAIN PLAN FOR ") {
                     Some(text) => self.explained(text).map(|()| Vec::new()),
                     None => self.define().map(|()| Vec::new()),

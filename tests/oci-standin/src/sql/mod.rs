@@ -105,6 +105,11 @@ fn into_of_returning(tokens: &[Token]) -> Option<usize> {
     Some(returning + into)
 }
 
+/// A text as it is compared with what is known: its words without the blanks between them.
+pub(crate) fn words_of(text: &str) -> Vec<&str> {
+    text.split_whitespace().collect()
+}
+
 /// What an ALTER SESSION may set here: the project sets these, and PostgreSQL does them by itself or has them not.
 const SESSION_SETTINGS: [&str; 12] = [
     "TIME_ZONE",
