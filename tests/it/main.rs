@@ -47,6 +47,8 @@ mod monitoring;
 mod oracle_client;
 // The Oracle store against a server.
 mod oracle_live;
+// The schema of an Oracle store, made and left alone.
+mod oracle_migrate;
 // A stand-in for Oracle's client library, over PostgreSQL.
 mod oracle_standin;
 // A backlog, true silence, and who comes back.

@@ -58,7 +58,7 @@ fn site() -> Option<Site> {
         ..Given::default()
     };
     let address = Address::from_settings(&given).expect("an address");
-    let schema = env::var("SENTINEL_TEST_ORACLE_SCHEMA").unwrap_or_else(|_| "SENTINEL".to_string());
+    let schema = env::var("SENTINEL_TEST_ORACLE_OWNER").unwrap_or_else(|_| "SENTINEL".to_string());
     let queue = QUEUE.lock();
     let store =
         Oracle::open(Settings { schema, ..Settings::new(address) }).expect("the store opens");

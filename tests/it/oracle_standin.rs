@@ -191,10 +191,8 @@ impl Standin {
     /// Another service that begins with what this one holds. Nobody may be in this one meanwhile.
     pub(crate) fn copy(&self) -> Self {
         let end = Instant::now() + PATIENCE;
-        let sessions = format!(
-            "SELECT count(*) FROM pg_stat_activity WHERE datname = '{}'",
-            self.database
-        );
+        let sessions =
+            format!("SELECT count(*) FROM pg_stat_activity WHERE datname = '{}'", self.database);
         while self.server.sql("postgres", &sessions) != "0" {
             assert!(Instant::now() < end, "sessions of what is to be copied stay open");
             std::thread::yield_now();

@@ -1,4 +1,4 @@
--- Drops lines of all tenants past retention, a portion, and none of a process that is not over. A named sweep (law 7).
+-- Drops lines of all tenants past retention, a portion, and none of a process that is not archived. A named sweep (law 7).
 -- Two instances at once: as delete_old_events.
 -- Parameters: :before, :again (the same moment), :rows_max.
 DELETE FROM process_logs
@@ -8,5 +8,5 @@ DELETE FROM process_logs
          WHERE e.ingested_at < :again
            AND NOT EXISTS (SELECT 1 FROM process_live_status l
                             WHERE l.tenant_id = e.tenant_id AND l.process_id = e.process_id
-                              AND l.status IN ('REGISTERED', 'ACTIVE', 'RUNNING', 'PAUSED'))
+                              AND l.status != 'ARCHIVED')
          FETCH FIRST :rows_max ROWS ONLY)

@@ -37,8 +37,10 @@ fn a_claim_that_was_not_settled_is_claimed_again() {
         let lost = site.claim(2);
         let wanted = lost.messages;
         site.listener = site.store.listener().unwrap();
+        site.give_back();
         assert_eq!(site.claim(2).messages, wanted, "by another session");
         site.reopen();
+        site.give_back();
         assert_eq!(site.claim(2).messages, wanted, "after the store was opened again");
     });
 }
@@ -77,7 +79,7 @@ fn a_settle_that_is_repeated_because_its_answer_was_lost_changes_nothing() {
         site.listener.settle(copy, change, later).unwrap();
         site.reader.end_turn();
         assert_eq!(everything(site), once);
-        assert_eq!(site.store.backlog(), (0, None));
+        assert_eq!(site.backlog(), (0, None));
     });
 }
 
@@ -113,7 +115,18 @@ fn a_settled_change_is_there_whole_and_before_that_nothing_of_it() {
         let change = site.decide(&claim);
         let page = first(10);
         let all = ProcessFilter::default();
-        assert_eq!(site.reader.processes(&acme(), &all, &page).unwrap().rows, []);
+        let listed = site.reader.processes(&acme(), &all, &page).unwrap().rows;
+        // What intake itself writes down of a start may be listed, and nothing else.
+        let started: Vec<_> = listed.iter().map(|view| view.row.status).collect();
+        let wanted: &[Status] = if site.differs().applies_late { &[Status::Running] } else { &[] };
+        assert_eq!(started, wanted);
+        assert_eq!(
+            site.reader
+                .runs(&acme(), &process("p"), &page)
+                .unwrap()
+                .map_or(0, |runs| { runs.rows.iter().filter(|run| run.outcome.is_some()).count() }),
+            0
+        );
         assert_eq!(site.reader.stream(&acme(), &key("p")).unwrap(), None);
         site.reader.end_turn();
         let now = site.now();
@@ -133,7 +146,7 @@ fn a_settled_change_is_there_whole_and_before_that_nothing_of_it() {
         let stream = site.reader.stream(&acme(), &key("p")).unwrap().unwrap();
         assert_eq!((stream.applied_seq, stream.last_type.as_str()), (5, "process.completed"));
         assert_eq!(stream.last_seen_at, site.now());
-        assert_eq!(site.store.backlog(), (0, None));
+        assert_eq!(site.backlog(), (0, None));
     });
 }
 
@@ -146,8 +159,9 @@ fn a_change_that_the_schema_refuses_leaves_nothing_behind() {
         let claim = site.claim(100);
         let wanted = claim.messages.clone();
         let mut change = site.decide(&claim);
-        // One dead letter twice.
-        let twice = change.dead_letters[0].clone();
+        // One dead letter twice, and what the second one keeps is no JSON.
+        let mut twice = change.dead_letters[0].clone();
+        twice.snapshot = "no JSON".into();
         change.dead_letters.push(twice);
         let now = site.now();
         let refusal = site.listener.settle(claim, change, now).unwrap_err();
@@ -261,11 +275,28 @@ fn the_same_events_give_the_same_rows_however_they_are_batched() {
                 let change = other.decide(&claim);
                 other.listener.settle(claim, change, now).unwrap();
             }
-            seen.push(everything(&mut other));
+            let mut rows = everything(&mut other);
+            // What hangs on the batches, where it does.
+            if site.differs().versions_are_commits {
+                rows = without_numbers(&rows, "version");
+            }
+            if site.differs().gives_by_priority {
+                rows = without_numbers(&rows, "position");
+            }
+            seen.push(rows);
         }
         for other in &seen[1..] {
             let mut lines = other.lines().zip(seen[0].lines());
             assert_eq!(lines.find(|(this, first)| this != first), None, "the first difference");
         }
     });
+}
+
+/// The text without the number after `name`, wherever that stands.
+fn without_numbers(text: &str, name: &str) -> String {
+    let parts = text.split(name).map(|part| {
+        let start = part.find(|letter: char| letter.is_ascii_alphanumeric()).unwrap_or(part.len());
+        part[start..].trim_start_matches(|letter: char| letter.is_ascii_digit())
+    });
+    parts.collect::<Vec<_>>().join(name)
 }

@@ -46,11 +46,13 @@ fn the_same_key_gets_the_first_receipt_whatever_has_happened_since() {
         // Upkeep drops what the projection holds and is old enough.
         site.clock.forward(40 * HOUR);
         let upkeep = site.store.keeper().unwrap().upkeep(site.now()).unwrap();
-        assert!(upkeep.trimmed_rows > 0, "the log was trimmed on {}", site.backend.name);
+        let trimmed = upkeep.trimmed_rows > 0;
+        let has_log = !site.differs().has_no_log;
+        assert_eq!(trimmed, has_log, "the log was trimmed on {}", site.backend.name);
         is_remembered(site, &envelope, &receipt, "after the log was trimmed");
         site.reopen();
         is_remembered(site, &envelope, &receipt, "after trim and reopening");
-        assert_eq!(site.store.backlog().0, 0, "no repeat was accepted");
+        assert_eq!(site.backlog().0, 0, "no repeat was accepted");
     });
 }
 

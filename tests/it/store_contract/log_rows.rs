@@ -157,7 +157,7 @@ fn lines_of_an_unknown_process_are_unknown_and_of_a_silent_one_none() {
         site.reader.end_turn();
         assert_eq!(list(site, "q", &all, 9).len(), 1, "known by its line alone");
         assert_eq!(site.status("q"), None, "a line makes no process");
-        assert_eq!(site.store.backlog().0, 1, "and is no event");
+        assert_eq!(site.backlog().0, 1, "and is no event");
     });
 }
 
@@ -234,6 +234,7 @@ fn what_is_stored_and_what_is_new_touch_and_do_not_overlap() {
                 })
                 .collect();
             session.write(&rows).unwrap();
+            site.clock.forward(site.differs().lines_settle_after);
             let wanted: Vec<&LogRow> =
                 rows.iter().filter(|row| row.process == process("p")).collect();
             // The new part, in the order of receipt, in portions.

@@ -31,7 +31,7 @@ use sentinel::store::{
     Claim, Cursor, IntakeSession, ListenerSession, Message, Page, Paged, ProcessView, Reader, Store,
 };
 
-use self::places::{BACKENDS, Backend, Place};
+use self::places::{BACKENDS, Backend, Differs, Place};
 use crate::harness::{HandClock, stop};
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -106,6 +106,33 @@ impl Site {
 
     fn now(&self) -> Timestamp {
         self.store.now()
+    }
+
+    fn differs(&self) -> &'static Differs {
+        self.backend.differs
+    }
+
+    /// What is accepted and not applied, as of now.
+    fn backlog(&self) -> (u64, Option<Timestamp>) {
+        if self.differs().looks_now_and_then {
+            let mut keeper = self.store.keeper().expect("a keeper session");
+            keeper.upkeep(self.now()).expect("upkeep looks");
+        }
+        self.store.backlog()
+    }
+
+    /// Lets the time pass after which what was claimed and lost can be claimed again.
+    fn give_back(&self) {
+        self.clock.forward(self.differs().gives_back_after);
+        // The clock of a store moves when it is read.
+        self.now();
+    }
+
+    /// Applies what is accepted, where a status does not show it otherwise.
+    fn catch_up(&mut self) {
+        if self.differs().applies_late {
+            self.apply(100);
+        }
     }
 
     /// An event of `stream` with an id that we gave it, and a hash of its own.

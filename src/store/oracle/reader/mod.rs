@@ -32,6 +32,7 @@ use crate::store::{
 const PROCESSES: u8 = b'P';
 const RUNS: u8 = b'R';
 const EVENTS: u8 = b'E';
+const STREAM_EVENTS: u8 = b'S';
 const DEAD_LETTERS: u8 = b'D';
 
 /// The read session.
@@ -284,6 +285,11 @@ fn contiguous(
     found.len()
 }
 
+/// A number in a stream as a cursor holds it: none comes near the limit.
+fn number(seq: u64) -> i64 {
+    i64::try_from(seq).unwrap_or(i64::MAX)
+}
+
 /// The queue tells times to the second.
 const QUEUE_CLOCK_GRAIN: std::time::Duration = std::time::Duration::from_secs(1);
 
@@ -434,10 +440,12 @@ impl store::Reader for Reader {
         page: &Page,
     ) -> Result<Paged<StoredEvent>> {
         const CALL: &str = "list events";
-        let after = cursor::read::<2>(CALL, EVENTS, page)?;
         let limit = cursor::limit(page);
         let mut binds = vec![Bind::text(tenant.as_str(), 50)];
         let mut wanted = Vec::new();
+        if let Some(stream) = &filter.stream {
+            binds.push(Bind::text(stream.as_str(), 200));
+        }
         if let Some(source) = &filter.source {
             wanted.push("source");
             binds.push(Bind::text(source.as_str(), 200));
@@ -446,32 +454,39 @@ impl store::Reader for Reader {
             wanted.push("type");
             binds.push(Bind::text(event_type.as_str(), 200));
         }
-        if let Some(stream) = &filter.stream {
-            wanted.push("stream");
-            binds.push(Bind::text(stream.as_str(), 200));
-        }
         for (name, moment) in [("from", filter.from), ("to", filter.to)] {
             if let Some(moment) = moment {
                 wanted.push(name);
                 binds.push(Bind::time(moment));
             }
         }
-        if let Some(([at, id], _)) = after {
+        let before = binds.len();
+        let statement = if filter.stream.is_some() {
+            if let Some(([seq], _)) = cursor::read::<1>(CALL, STREAM_EVENTS, page)? {
+                binds.push(Bind::Integer(Some(seq)));
+            }
+            statement!("list_stream_events")
+        } else {
+            if let Some(([at, id], _)) = cursor::read::<2>(CALL, EVENTS, page)? {
+                let at = Timestamp::from_micros(at);
+                binds.extend([Bind::time(at), Bind::time(at), Bind::Integer(Some(id))]);
+            }
+            statement!("list_events")
+        };
+        if binds.len() > before {
             wanted.push("after");
-            let at = Timestamp::from_micros(at);
-            binds.extend([Bind::time(at), Bind::time(at), Bind::Integer(Some(id))]);
         }
         binds.push(Bind::size(limit + 1));
-        let ask = text(statement!("list_events"), &wanted);
+        let ask = text(statement, &wanted);
         let mut found = self.ask(CALL, tenant, |connection| {
             bind::query(connection, &ask, &binds, limit + 1, found_event)
         })?;
         let more = found.len() > limit;
         found.truncate(limit);
-        let next = found
-            .last()
-            .filter(|_| more)
-            .map(|last| cursor::write(EVENTS, [last.times[0].micros(), last.id], ""));
+        let next = found.last().filter(|_| more).map(|last| match &filter.stream {
+            Some(_) => cursor::write(STREAM_EVENTS, [number(last.seq)], ""),
+            None => cursor::write(EVENTS, [last.times[0].micros(), last.id], ""),
+        });
         let rows =
             found.into_iter().map(|found| event_of(tenant, found)).collect::<Result<Vec<_>>>()?;
         Ok(Paged { rows, next })
