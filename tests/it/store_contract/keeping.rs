@@ -298,7 +298,7 @@ fn retention_goes_by_portions_however_many_processes_run() {
             }
             portions += 1;
             // Between two portions everything that stays is there once.
-            if portions % 20 == 0 {
+            if portions.is_multiple_of(20) {
                 let numbers = site.numbers("p0001", 0).unwrap();
                 assert_eq!(numbers, (1..=201).collect::<Vec<_>>(), "after portion {portions}");
                 site.reader.end_turn();

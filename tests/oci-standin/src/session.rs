@@ -307,7 +307,10 @@ impl Session {
     pub(crate) fn roll_back_to(&mut self, name: &str) -> Result<()> {
         let name = savepoint(name)?;
         let Some(taken) = self.saved.get(&name) else {
-            return Err(OraError::new(1086, format!("savepoint '{name}' never established (stand-in)")));
+            return Err(OraError::new(
+                1086,
+                format!("savepoint '{name}' never established (stand-in)"),
+            ));
         };
         if *taken != self.dequeued.len() {
             return Err(OraError::beyond("giving messages back to a savepoint"));
