@@ -335,10 +335,7 @@ mod tests {
         settings.schema = "monitor".into();
         settings.queue = "events_q".into();
         let wanted = [of(OWNER, "MONITOR"), of(QUEUE, "EVENTS_Q")];
-        assert_eq!(
-            pairs(with_settings(&none, &settings, "SCOTT")),
-            [wanted[1].clone(), wanted[0].clone()]
-        );
+        assert_eq!(pairs(with_settings(&none, &settings, "SCOTT")), wanted);
         let typed = BTreeMap::from([of(OWNER, "A"), of(QUEUE, "B")]);
         assert_eq!(with_settings(&typed, &settings, "SCOTT"), typed);
     }
