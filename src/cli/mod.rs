@@ -7,6 +7,7 @@ mod backoff;
 pub mod backup;
 pub mod check_config;
 pub mod client;
+pub mod doctor;
 pub mod exit;
 pub mod health;
 pub mod load;
@@ -73,6 +74,7 @@ enum Command {
     Tail(tail::TailArgs),
     Top(top::TopArgs),
     Health(health::HealthArgs),
+    Doctor(doctor::DoctorArgs),
     Load(load::LoadArgs),
     Token(token::TokenArgs),
     CheckConfig(check_config::CheckConfigArgs),
@@ -133,6 +135,7 @@ fn dispatch(command_line: CommandLine) -> anyhow::Result<ExitCode> {
         Some(Command::Tail(args)) => return Ok(tail::run(&args, overrides)?.into()),
         Some(Command::Top(args)) => return Ok(top::run(&args, overrides)?.into()),
         Some(Command::Health(args)) => health::run(&args, overrides)?,
+        Some(Command::Doctor(args)) => doctor::run(&args, overrides)?,
         Some(Command::Load(args)) => {
             let token = client::bearer_token(overrides.clone())?;
             let tls = args.url.starts_with("https:").then(|| client::tls(overrides)).transpose()?;

@@ -5,6 +5,7 @@
 //! about data takes a [`TenantId`], except the sweeps, which say so (law 7). A session belongs to one thread, by
 //! move, and reopens itself where its backend can lose it.
 
+pub mod doctor;
 pub mod oracle;
 pub mod sqlite;
 

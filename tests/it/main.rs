@@ -19,6 +19,8 @@ mod delivery;
 mod deployment;
 // No space, no right to write.
 mod disk;
+
+mod doctor;
 // A service that answers as a test tells it to.
 mod fake_service;
 // What is new, as it commits.

@@ -16,6 +16,10 @@ pub const PORT: u16 = 1522;
 /// about a minute.
 const RETRY_COUNT: u32 = 20;
 const RETRY_DELAY_S: u32 = 3;
+/// Seconds for one attempt, and for its network part: a host that does not answer would else hold the thread for the
+/// system's own minutes. A stop does not wait for a connect: threads are left behind at the drain deadline.
+const CONNECT_TIMEOUT_S: u32 = 5;
+const TRANSPORT_CONNECT_TIMEOUT_S: u32 = 3;
 /// Minutes after which an idle session is probed, so that a firewall that forgot it is noticed.
 const EXPIRE_TIME_MIN: u32 = 2;
 
@@ -227,7 +231,8 @@ fn descriptor(given: &Given, host: &str, problems: &mut Vec<Problem>) -> Option<
     let wallet =
         wallet.map_or_else(String::new, |folder| format!("(MY_WALLET_DIRECTORY={folder})"));
     Some(format!(
-        "(DESCRIPTION=(RETRY_COUNT={RETRY_COUNT})(RETRY_DELAY={RETRY_DELAY_S})(EXPIRE_TIME={EXPIRE_TIME_MIN})(ENABLE=BROKEN)\
+        "(DESCRIPTION=(RETRY_COUNT={RETRY_COUNT})(RETRY_DELAY={RETRY_DELAY_S})\
+         (CONNECT_TIMEOUT={CONNECT_TIMEOUT_S})(TRANSPORT_CONNECT_TIMEOUT={TRANSPORT_CONNECT_TIMEOUT_S})(EXPIRE_TIME={EXPIRE_TIME_MIN})(ENABLE=BROKEN)\
          (ADDRESS=(PROTOCOL=TCPS)(HOST={host})(PORT={port}))(CONNECT_DATA=(SERVICE_NAME={service}))\
          (SECURITY=(SSL_SERVER_DN_MATCH=YES){dn}{wallet}))"
     ))
@@ -331,7 +336,7 @@ mod tests {
         let address = Address::from_settings(&given).unwrap();
         assert_eq!(
             address.connect,
-            "(DESCRIPTION=(RETRY_COUNT=20)(RETRY_DELAY=3)(EXPIRE_TIME=2)(ENABLE=BROKEN)\
+            "(DESCRIPTION=(RETRY_COUNT=20)(RETRY_DELAY=3)(CONNECT_TIMEOUT=5)(TRANSPORT_CONNECT_TIMEOUT=3)(EXPIRE_TIME=2)(ENABLE=BROKEN)\
              (ADDRESS=(PROTOCOL=TCPS)(HOST=db.example.com)(PORT=1522))(CONNECT_DATA=(SERVICE_NAME=sentinel.example.com))\
              (SECURITY=(SSL_SERVER_DN_MATCH=YES)(SSL_SERVER_CERT_DN=\"CN=db.example.com,O=Example\")\
              (MY_WALLET_DIRECTORY=/etc/oracle/wallet)))"

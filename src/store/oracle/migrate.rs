@@ -215,7 +215,7 @@ fn current_schema(connection: &Connection) -> oracle::Result<String> {
 }
 
 /// What the schema says is installed. Nothing where its table is not there.
-fn installed(connection: &Connection, owner: &str) -> oracle::Result<Vec<Installed>> {
+pub(super) fn installed(connection: &Connection, owner: &str) -> oracle::Result<Vec<Installed>> {
     let ask =
         format!("SELECT version, checksum FROM {owner}.sentinel_schema_version ORDER BY version");
     let found = bind::query(connection, &ask, &[], SCRIPTS.len(), |row| {

@@ -12,6 +12,7 @@
 pub mod address;
 mod bind;
 mod cursor;
+pub mod doctor;
 pub mod errors;
 mod health;
 mod intake;

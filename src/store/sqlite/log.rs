@@ -255,7 +255,7 @@ fn with_advice(folder: &Folder, error: StoreError) -> StoreError {
     }
 }
 
-fn last_position(connection: &Connection) -> Result<i64> {
+pub(super) fn last_position(connection: &Connection) -> Result<i64> {
     const LAST: &str = "SELECT seq FROM sqlite_sequence WHERE name = 'log'";
     let seq = connection
         .prepare_cached(LAST)

@@ -10,6 +10,7 @@
 
 mod backup;
 mod connection;
+pub mod doctor;
 mod folder;
 mod idempotency;
 mod intake;
