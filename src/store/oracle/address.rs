@@ -17,7 +17,7 @@ pub const PORT: u16 = 1522;
 const RETRY_COUNT: u32 = 20;
 const RETRY_DELAY_S: u32 = 3;
 /// Seconds for one attempt, and for its network part: a host that does not answer would else hold the thread for the
-/// system's own minutes. A stop does not wait for a connect: threads are left behind at the drain deadline.
+/// system's own minutes. A stop waits for a connect under way until the drain deadline, and then names the thread.
 const CONNECT_TIMEOUT_S: u32 = 5;
 const TRANSPORT_CONNECT_TIMEOUT_S: u32 = 3;
 /// Minutes after which an idle session is probed, so that a firewall that forgot it is noticed.

@@ -64,7 +64,10 @@ pub fn examine(settings: &Settings) -> Vec<Finding> {
         Err(error) => findings.push(Finding::mend(
             "queue",
             errors::clean(&error.to_string()),
-            format!("GRANT EXECUTE ON {}.sentinel_svc TO SENTINEL_SVC;", settings.schema),
+            format!(
+                "if the message names a missing object or right: GRANT EXECUTE ON {}.sentinel_svc TO the service's user",
+                settings.schema
+            ),
         )),
     }
     findings.push(match migrate::installed(&connection, &settings.schema) {
