@@ -24,7 +24,7 @@ use crate::domain::{cloudevents, report};
 use crate::http::{Handled, Reply};
 use crate::log_writer::LogPosting;
 use crate::mailbox::{Answer, Letter, Mailbox, ReplyTo};
-use crate::room::Room;
+use crate::room::Load;
 use crate::telemetry::traces::Receiving;
 use crate::view::json::Json;
 
@@ -99,7 +99,7 @@ impl Desk {
             self.post_logs(rows, reply)?;
             return Ok(Handled::Waiting);
         }
-        let room = if rows.is_empty() { None } else { Some(self.log_room(rows.len())?) };
+        let room = if rows.is_empty() { None } else { Some(self.log_room(&rows)?) };
         let durable;
         (waiting.receiving, durable) = self.open(exchange, &mut envelopes);
         let mut reply = exchange.back.reply_to(Box::new(Waiting::Batch(waiting)));
@@ -179,7 +179,7 @@ struct RowsNext {
     asker: Arc<dyn Mailbox>,
     log_postings: Sender<LogPosting>,
     /// Taken when the events are answered.
-    rest: Mutex<Option<(Vec<LogRow>, Room)>>,
+    rest: Mutex<Option<(Vec<LogRow>, Load)>>,
 }
 
 impl Mailbox for RowsNext {
