@@ -359,9 +359,11 @@ mod tests {
         if !has_room {
             log_postings.send(LogPosting { rows: Vec::new(), reply: None, room: None }).unwrap();
         }
-        let rooms = Rooms::new(1);
+        let rooms = Rooms::new(2);
         let (asker, letters) = ChannelMailbox::new();
-        let rest = Mutex::new(Some((vec![row()], rooms.take(1).unwrap())));
+        let room = || rooms.take(1).unwrap();
+        let load = Load { entries: room(), bytes: room() };
+        let rest = Mutex::new(Some((vec![row()], load)));
         let between = RowsNext { asker, log_postings, rest };
         let context = Box::new(Waiting::Batch(waiting));
         between.put(Letter { address: ADDRESS, context, answer });
@@ -372,7 +374,7 @@ mod tests {
             }
             Err(_nothing_yet) => {
                 let posting = posted.try_recv().unwrap();
-                assert_eq!((posting.rows.len(), rooms.taken()), (1, 1));
+                assert_eq!((posting.rows.len(), rooms.taken()), (1, 2));
                 let _mailbox = posting.reply.unwrap().put(Answer::Logged(1));
                 letters.try_recv().unwrap()
             }

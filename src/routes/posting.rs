@@ -63,19 +63,20 @@ impl Desk {
                 format!("the store takes no writes: {why}"),
             ));
         }
-        let entries = self.shared.event_rooms.take(envelopes.len()).map_err(|no_room| match no_room {
-            NoRoom::Now => Problem::new(
-                Kind::Unavailable,
-                "the queue is full; nothing of this request was kept",
-            ),
-            NoRoom::Ever => Problem::new(
-                Kind::TooLarge,
-                format!(
-                    "more events than the queue holds ({}): split the batch",
-                    self.shared.event_rooms.capacity()
+        let entries =
+            self.shared.event_rooms.take(envelopes.len()).map_err(|no_room| match no_room {
+                NoRoom::Now => Problem::new(
+                    Kind::Unavailable,
+                    "the queue is full; nothing of this request was kept",
                 ),
-            ),
-        })?;
+                NoRoom::Ever => Problem::new(
+                    Kind::TooLarge,
+                    format!(
+                        "more events than the queue holds ({}): split the batch",
+                        self.shared.event_rooms.capacity()
+                    ),
+                ),
+            })?;
         let bytes = payload_room(&self.shared.payload_rooms, payload_bytes(envelopes))?;
         Ok(Load { entries, bytes })
     }

@@ -94,15 +94,16 @@ impl<T, S> Connection<T, S> {
         self.framing(moment);
         // A body that is not read would be taken for the next request.
         let refusal_facts = Facts { keep: facts.keep && whole.is_some(), ..facts };
-        let (admitted, place, max, known) = match responder.admit(&head, refusal_facts, &mut self.out) {
-            Verdict::Refused { keep } => {
-                self.replied(keep && refusal_facts.keep, moment);
-                return Some(bytes + whole.map_or(0, <[u8]>::len));
-            }
-            Verdict::Read { admitted, place, body_bytes_max, known } => {
-                (admitted, place, body_bytes_max.min(responder.bodies().capacity()), known)
-            }
-        };
+        let (admitted, place, max, known) =
+            match responder.admit(&head, refusal_facts, &mut self.out) {
+                Verdict::Refused { keep } => {
+                    self.replied(keep && refusal_facts.keep, moment);
+                    return Some(bytes + whole.map_or(0, <[u8]>::len));
+                }
+                Verdict::Read { admitted, place, body_bytes_max, known } => {
+                    (admitted, place, body_bytes_max.min(responder.bodies().capacity()), known)
+                }
+            };
         if matches!(length, Length::Known(length) if length > max) {
             self.refuse(BODY_TOO_LARGE, facts.head_only, moment, responder);
             return Some(input.len());

@@ -12,8 +12,8 @@ use proptest::prelude::*;
 use super::super::limits::{Limits, OUT_BYTES_HIGH, READ_BYTES};
 use super::super::reply::Date;
 use super::super::{Head, Place, Reply, Request};
-use crate::room::Rooms;
 use super::*;
+use crate::room::Rooms;
 
 /// Admits `/refused` never, everything else with 100 bytes of body, and says what it was asked. Who asks for
 /// `/stranger…` is not known.
@@ -72,12 +72,7 @@ impl Responder for Scribe {
         }
     }
 
-    fn dispatch(
-        &mut self,
-        parcel: Parcel<String>,
-        _: Facts,
-        _: &mut Vec<u8>,
-    ) -> Outcome<u32> {
+    fn dispatch(&mut self, parcel: Parcel<String>, _: Facts, _: &mut Vec<u8>) -> Outcome<u32> {
         self.dispatched.push(parcel);
         Outcome::Waiting
     }

@@ -30,9 +30,8 @@ fn a_body_that_finds_no_room_is_refused_before_it_is_read_and_the_next_one_finds
     let mut second = beside(&first);
     second.send(&half_of("/a", 100));
     let mut third = beside(&first);
-    third.send(
-        b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 51\r\nExpect: 100-continue\r\n\r\n",
-    );
+    third
+        .send(b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 51\r\nExpect: 100-continue\r\n\r\n");
     assert_eq!(third.statuses(), [503], "and nothing is asked for");
     assert!(third.got.contains("Connection: close\r\n"), "{}", third.got);
     assert_eq!(third.closing, Closing::Half);
