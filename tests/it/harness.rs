@@ -22,6 +22,9 @@ use serde_json::Value;
 /// Nothing in these tests takes longer, or something hangs.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
+/// So many bytes of a child's log are kept, to be shown when a test fails.
+const LOG_KEPT: usize = 1024 * 1024;
+
 /// A clock that moves only when it is told to.
 #[derive(Clone)]
 pub(crate) struct HandClock(Arc<AtomicI64>);
@@ -150,6 +153,7 @@ pub(crate) fn token(folder: &Path, tenant: &str, roles: &[&str]) -> String {
 pub(crate) struct InChild {
     child: Child,
     pub api: SocketAddr,
+    log: Arc<Mutex<String>>,
 }
 
 impl InChild {
@@ -176,22 +180,41 @@ impl InChild {
         let mut child = command.spawn().expect("the binary runs");
         let mut lines = BufReader::new(child.stderr.take().expect("stderr is piped"));
         let mut line = String::new();
+        let log = Arc::new(Mutex::new(String::new()));
         let api = loop {
             line.clear();
             let read = lines.read_line(&mut line).expect("the log can be read");
-            assert!(read > 0, "the service ended before it listened: {:?}", child.wait());
+            assert!(
+                read > 0,
+                "the service ended before it listened: {:?}\n{}",
+                child.wait(),
+                log.lock()
+            );
+            log.lock().push_str(&line);
             let record: Value = serde_json::from_str(&line).unwrap_or_default();
             if let Some(address) = record["address"].as_str() {
                 break address.parse().expect("the log names an address");
             }
         };
-        // The rest of the log is read and dropped, so that the child never waits for us.
+        // The rest of the log is read all the time, so that the child never waits for us.
+        let kept = Arc::clone(&log);
         std::thread::Builder::new()
             .spawn(move || {
-                let _ = std::io::copy(&mut lines, &mut std::io::sink());
+                for line in lines.lines().map_while(Result::ok) {
+                    let mut kept = kept.lock();
+                    if kept.len() < LOG_KEPT {
+                        kept.push_str(&line);
+                        kept.push('\n');
+                    }
+                }
             })
             .expect("a thread starts");
-        Self { child, api }
+        Self { child, api, log }
+    }
+
+    /// What the service has said so far, up to [`LOG_KEPT`] bytes.
+    pub(crate) fn log(&self) -> String {
+        self.log.lock().clone()
     }
 
     /// `kill -9`.

@@ -35,6 +35,8 @@ mod fuzz_corpus;
 mod harness;
 // Tokens of a real provider, and what becomes of it.
 mod identity_provider;
+// Signs what a test claims.
+mod issuer;
 // Backups of a service at work, and the end of a tenant.
 mod keeping_house;
 // kill -9 at random instants.
@@ -51,6 +53,8 @@ mod oracle_client;
 mod oracle_live;
 // The schema of an Oracle store, made and left alone.
 mod oracle_migrate;
+// The whole service on the stand-in: what a user is promised with an Oracle address too.
+mod oracle_rehearsal;
 // A stand-in for Oracle's client library, over PostgreSQL.
 mod oracle_standin;
 // A backlog, true silence, and who comes back.

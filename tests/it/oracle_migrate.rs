@@ -2,6 +2,7 @@
 //! again, to look only, over what was run by hand, and over a schema that is not ours to touch.
 
 use std::process::{Command, Output};
+use std::sync::OnceLock;
 
 use crate::oracle_standin::{self, Standin};
 
@@ -17,6 +18,18 @@ fn migrate(standin: &Standin, arguments: &[&str]) -> Output {
         .args(arguments)
         .output()
         .expect("the program runs")
+}
+
+/// A service of this test's own with the schema in it and nothing else. The schema is made once, by the program.
+pub(crate) fn migrated() -> Option<Standin> {
+    static MIGRATED: OnceLock<Option<Standin>> = OnceLock::new();
+    let migrated = MIGRATED.get_or_init(|| {
+        let standin = oracle_standin::start()?;
+        let (code, words) = said(&migrate(&standin, &[]));
+        assert_eq!(code, Some(0), "{words}");
+        Some(standin)
+    });
+    migrated.as_ref().map(Standin::copy)
 }
 
 /// The exit code, and what was said on either stream.

@@ -1,5 +1,5 @@
-//! Who gets in over TLS, with which certificate, and what stays true over it. This module makes its own authorities,
-//! an identity provider that only serves keys, and raw TLS clients.
+//! Who gets in over TLS, with which certificate, and what stays true over it. This module makes its own authorities
+//! and raw TLS clients.
 
 use std::io::{BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -10,17 +10,15 @@ use std::time::{Duration, Instant};
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD as BASE64;
 use rcgen::{BasicConstraints, Certificate, CertificateParams, DnType, IsCa, KeyPair};
-use ring::rand::SystemRandom;
-use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use rustls_pki_types::PrivateKeyDer;
 use sentinel::certificates::thumbprint;
-use sentinel::http::auth::unix_seconds;
 use sentinel::routes::table::{ROUTES, Scope};
 use sentinel::service::{Parts, wall_clock};
 use serde_json::{Value, json};
 
 use crate::harness::{InProcess, PATIENCE, Response, eventually, read_response};
+use crate::issuer::Issuer;
 
 /// An authority and what it signs.
 struct Authority {
@@ -51,80 +49,23 @@ impl Authority {
     }
 }
 
-/// Serves one key set over loopback, for as long as somebody asks, and signs with its key.
-struct Provider {
-    address: SocketAddr,
-    key: EcdsaKeyPair,
-}
-
-impl Provider {
-    fn start() -> Self {
-        let random = SystemRandom::new();
-        let pkcs8 =
-            EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random).unwrap();
-        let key =
-            EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8.as_ref(), &random)
-                .unwrap();
-        let point = key.public_key().as_ref();
-        let keys = json!({"keys": [{
-            "kty": "EC", "crv": "P-256", "use": "sig", "alg": "ES256", "kid": "k",
-            "x": BASE64.encode(&point[1..33]), "y": BASE64.encode(&point[33..65]),
-        }]})
-        .to_string();
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let address = listener.local_addr().unwrap();
-        let serve = move || {
-            for socket in listener.incoming() {
-                let Ok(mut socket) = socket else { return };
-                let _ = socket.read(&mut [0; 4096]);
-                let _ = write!(
-                    socket,
-                    "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{keys}",
-                    keys.len()
-                );
-            }
-        };
-        std::thread::Builder::new().spawn(serve).unwrap();
-        Self { address, key }
-    }
-
-    fn issuer(&self) -> String {
-        format!("http://{}", self.address)
-    }
-
-    fn token(&self, more: Value) -> String {
-        let now = unix_seconds();
-        let mut claims = json!({
-            "iss": self.issuer(), "aud": "clm-service", "sub": "tester", "tenant_id": "demo",
-            "iat": now, "exp": now + 3600, "roles": ["sentinel:operate"],
-        });
-        claims.as_object_mut().unwrap().extend(more.as_object().cloned().unwrap_or_default());
-        let header = BASE64.encode(r#"{"alg":"ES256","typ":"JWT","kid":"k"}"#);
-        let signed = format!("{header}.{}", BASE64.encode(claims.to_string()));
-        let signature = self.key.sign(&SystemRandom::new(), signed.as_bytes()).unwrap();
-        format!("{signed}.{}", BASE64.encode(signature))
-    }
-}
-
 /// A service over TLS with everything around it.
 struct World {
     folder: tempfile::TempDir,
     authority: Authority,
     clients: Authority,
-    provider: Provider,
+    issuer: Issuer,
     service: InProcess,
 }
 
 impl World {
     fn start(client_auth: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let (authority, clients, provider) =
-            (Authority::new(), Authority::new(), Provider::start());
+        let (authority, clients, issuer) = (Authority::new(), Authority::new(), Issuer::start());
         authority.write(folder.path(), "first");
         std::fs::write(folder.path().join("ca.pem"), clients.certificate.pem()).unwrap();
         let path = |name: &str| folder.path().join(name).display().to_string();
-        let issuer = provider.issuer();
-        let jwks = format!("{issuer}/keys");
+        let (uri, keys) = (issuer.uri(), issuer.jwk_set_uri());
         let (certificate, key, ca) = (path("cert.pem"), path("key.pem"), path("ca.pem"));
         let metrics_port = free_port().to_string();
         let service = InProcess::start(
@@ -132,8 +73,8 @@ impl World {
             wall_clock(),
             Parts::ALL,
             &[
-                ("OAUTH2_ISSUER_URI", &issuer),
-                ("OAUTH2_JWK_SET_URI", &jwks),
+                ("OAUTH2_ISSUER_URI", &uri),
+                ("OAUTH2_JWK_SET_URI", &keys),
                 ("SENTINEL_TLS_CERT_FILE", &certificate),
                 ("SENTINEL_TLS_KEY_FILE", &key),
                 ("SENTINEL_TLS_CLIENT_CA_FILE", &ca),
@@ -141,9 +82,9 @@ impl World {
                 ("PROMETHEUS_METRICS_PORT", &metrics_port),
             ],
         );
-        let world = Self { folder, authority, clients, provider, service };
+        let world = Self { folder, authority, clients, issuer, service };
         if client_auth != "required" {
-            let token = world.provider.token(json!({}));
+            let token = world.issuer.token(json!({}));
             // The keys of the provider come a moment after the start.
             eventually("the keys are there", || {
                 (world.connect(None).get("/processes", &token).status == 200).then_some(())
@@ -235,7 +176,7 @@ fn rest(mut socket: TcpStream) -> std::io::Result<Vec<u8>> {
 #[test]
 fn each_route_wants_the_certificate_and_the_token_that_the_table_says() {
     let world = World::start("optional");
-    let (known, token) = (world.client(), world.provider.token(json!({})));
+    let (known, token) = (world.client(), world.issuer.token(json!({})));
     for route in ROUTES {
         for shown in [None, Some(&known)] {
             for token in ["", token.as_str()] {
@@ -293,7 +234,7 @@ fn the_metrics_port_wants_a_certificate_and_no_token() {
     Tls::connect(address, &world.authority, None).try_get("/metrics", "").unwrap_err();
     // The API does not ask: its routes go by tokens alone.
     world.connect(None).get("/metrics", "").expect(401);
-    world.connect(None).get("/metrics", &world.provider.token(json!({}))).expect(200);
+    world.connect(None).get("/metrics", &world.issuer.token(json!({}))).expect(200);
     world.service.stop();
 }
 
@@ -302,14 +243,14 @@ fn a_bound_token_is_taken_from_the_holder_of_its_certificate_only() {
     let world = World::start("optional");
     let (own, other) = (world.client(), world.client());
     let digest = BASE64.encode(thumbprint(own.0.der()));
-    let bound = world.provider.token(json!({"cnf": {"x5t#S256": digest}}));
+    let bound = world.issuer.token(json!({"cnf": {"x5t#S256": digest}}));
     // Twice, because the second time the token is remembered.
     for _ in 0..2 {
         world.connect(Some(&own)).get("/processes", &bound).expect(200);
         world.connect(Some(&other)).get("/processes", &bound).expect(401);
         world.connect(None).get("/processes", &bound).expect(401);
     }
-    let broken = world.provider.token(json!({"cnf": {"x5t#S256": "x"}}));
+    let broken = world.issuer.token(json!({"cnf": {"x5t#S256": "x"}}));
     world.connect(Some(&own)).get("/processes", &broken).expect(401);
     world.service.stop();
 }
@@ -391,7 +332,7 @@ fn new_files_are_shown_to_new_connections_and_broken_ones_change_nothing() {
 #[test]
 fn a_request_split_at_every_byte_and_many_at_once_are_answered_in_order() {
     let world = World::start("optional");
-    let token = world.provider.token(json!({}));
+    let token = world.issuer.token(json!({}));
     let whole = request("GET", "/status/nobody", &token, "", "");
     let mut tls = world.connect(None);
     for at in 1..whole.len() {
@@ -411,7 +352,7 @@ fn a_request_split_at_every_byte_and_many_at_once_are_answered_in_order() {
 #[test]
 fn many_log_rows_stream_out_whole_and_the_connection_ends_with_a_close_notify() {
     let world = World::start("optional");
-    let token = world.provider.token(json!({}));
+    let token = world.issuer.token(json!({}));
     let mut tls = world.connect(Some(&world.client()));
     let fields = "X-Sentinel-Process-Id: p\r\nContent-Type: application/json\r\n";
     let rows: Vec<Value> =

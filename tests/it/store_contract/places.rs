@@ -1,20 +1,20 @@
 //! The stores that the contract is held against, and where they live. This module opens each of them empty, and says in
 //! what one differs from the others by necessity.
 
-use std::collections::BTreeMap;
 use std::io::Write;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use sentinel::store::Store;
 use sentinel::store::oracle::address::{Address, Given, Secret};
-use sentinel::store::oracle::{self, Oracle, migrate};
+use sentinel::store::oracle::{self, Oracle};
 use sentinel::store::sqlite::{Settings, Sqlite};
 use tempfile::TempDir;
 
 use super::{POLICY, WINDOW};
 use crate::harness::HandClock;
-use crate::oracle_standin::{self, Standin};
+use crate::oracle_migrate;
+use crate::oracle_standin::Standin;
 
 /// The backends that every clause is held against.
 pub(super) const BACKENDS: [Backend; 2] = [
@@ -113,22 +113,15 @@ fn open_sqlite(place: &Place, clock: &HandClock) -> Box<dyn Store> {
     Box::new(Sqlite::open(settings).expect("the store opens"))
 }
 
-/// A service with the schema in it and nothing else. The schema is made once, by what `sentinel migrate` runs.
+/// A service with the schema in it and nothing else.
 fn a_service() -> Option<Place> {
-    static MIGRATED: OnceLock<Option<Standin>> = OnceLock::new();
-    let migrated = MIGRATED.get_or_init(|| {
-        if std::env::var_os("SENTINEL_TEST_ORACLE_DSN").is_some() {
-            let why = "SENTINEL_TEST_ORACLE_DSN is set, and a process loads one client library: the tests of \
-                       oracle_live run on that server, and this needs a run without it";
-            let _ = writeln!(std::io::stderr(), "SKIPPED: the store contract on the stand-in: {why}");
-            return None;
-        }
-        let standin = oracle_standin::start()?;
-        let settings = oracle::Settings::new(address(&standin));
-        migrate::run(&settings, &BTreeMap::new(), false).expect("the schema is made");
-        Some(standin)
-    });
-    migrated.as_ref().map(|migrated| Place::Service(Arc::new(migrated.copy())))
+    if std::env::var_os("SENTINEL_TEST_ORACLE_DSN").is_some() {
+        let why = "SENTINEL_TEST_ORACLE_DSN is set, and a process loads one client library: the tests of oracle_live \
+                   run on that server, and this needs a run without it";
+        let _ = writeln!(std::io::stderr(), "SKIPPED: the store contract on the stand-in: {why}");
+        return None;
+    }
+    oracle_migrate::migrated().map(|standin| Place::Service(Arc::new(standin)))
 }
 
 fn address(standin: &Standin) -> Address {
