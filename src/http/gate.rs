@@ -1,5 +1,6 @@
-//! How many connections there may be. This module counts them over all loops, and for each address, so that one host
-//! can't take the places of all the others.
+//! How many connections there may be, and how many bytes their bodies may hold. This module counts over all loops, and
+//! connections for each address as well, so that one host can't take the places of all the others. What goes wrong
+//! before a connection is one is counted here, too.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -8,7 +9,9 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
+use super::handshakes::Faults;
 use super::limits::Limits;
+use crate::room::Rooms;
 
 /// The counters of all loops.
 pub(super) struct Gate {
@@ -16,8 +19,11 @@ pub(super) struct Gate {
     open_per_ip_max: usize,
     open: AtomicUsize,
     per_ip: Mutex<HashMap<IpAddr, usize>>,
+    /// In bytes.
+    bodies: Arc<Rooms>,
     turned_away: AtomicU64,
     accept_errors: AtomicU64,
+    faults: Arc<Faults>,
 }
 
 /// The right to one connection. Given back on drop, whatever way the connection ends.
@@ -33,8 +39,10 @@ impl Gate {
             open_per_ip_max: limits.connections_per_ip_max,
             open: AtomicUsize::new(0),
             per_ip: Mutex::new(HashMap::new()),
+            bodies: Rooms::new(limits.bodies_bytes_max),
             turned_away: AtomicU64::new(0),
             accept_errors: AtomicU64::new(0),
+            faults: Arc::default(),
         })
     }
 
@@ -54,9 +62,19 @@ impl Gate {
         Some(Pass { gate: Arc::clone(self), host })
     }
 
+    /// The room for bodies that are on their way in or wait for a worker, in bytes.
+    pub(super) fn bodies(&self) -> &Arc<Rooms> {
+        &self.bodies
+    }
+
     /// Counts a failed accept.
     pub(super) fn accept_failed(&self) {
         self.accept_errors.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Handshakes that came to nothing.
+    pub(super) fn faults(&self) -> &Arc<Faults> {
+        &self.faults
     }
 
     pub(super) fn open(&self) -> usize {

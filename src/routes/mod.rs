@@ -23,11 +23,12 @@ use std::any::Any;
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bumpalo::Bump;
 use crossbeam::channel::Sender;
 
+use crate::certificates::ClientAuth;
 use crate::domain::dead_letter::NO_TENANT;
 use crate::domain::door::{trace_id_hex, traceparent};
 use crate::domain::event::TraceContext;
@@ -70,6 +71,8 @@ pub struct Shared {
     pub log_postings: Sender<LogPosting>,
     /// Bounds the rows on their way through `log_postings`.
     pub log_rooms: Arc<Rooms>,
+    /// Bounds what events and rows on their way hold, in bytes.
+    pub payload_rooms: Arc<Rooms>,
     /// Tells streams that there is more to read.
     pub live: Arc<Hub>,
     pub metrics: Arc<Metrics>,
@@ -79,8 +82,8 @@ pub struct Shared {
     pub batch_bytes_max: usize,
     /// Answers only to loopback host names, and `/metrics` to anybody.
     pub development: bool,
-    /// The API asks its clients for certificates, so routes can demand one.
-    pub asks_clients: bool,
+    /// Whether the API asks its clients for certificates, so that routes can demand one.
+    pub client_auth: ClientAuth,
     /// The service is stopping: `/ready` says so.
     pub draining: Arc<AtomicBool>,
     /// What the ports count.
@@ -136,6 +139,8 @@ struct Exchange<'e, 'a> {
     route: &'static Route,
     /// The tenant whose data is meant: the token's, or the one an admin names.
     tenant: Option<TenantId>,
+    /// Who is asking, where the route needs a token.
+    principal: Option<Arc<Principal>>,
     trace: TraceContext,
     begun: Option<Timestamp>,
     back: &'e dyn ReturnAddress,
@@ -229,7 +234,7 @@ impl Desk {
             }
         };
         if route.certificate
-            && self.shared.asks_clients
+            && self.shared.client_auth != ClientAuth::Off
             && head.port == Port::Api
             && head.certificate.is_none()
         {
@@ -335,15 +340,17 @@ impl Desk {
                 Some(found)
             }
         };
-        let tenant =
-            principal.map(|principal| self.tenant(&request.head, &principal, route)).transpose()?;
-        let exchange = Exchange { arena, request, route, tenant, trace, begun, back };
+        let tenant = principal
+            .as_ref()
+            .map(|principal| self.tenant(&request.head, principal, route))
+            .transpose()?;
+        let exchange = Exchange { arena, request, route, tenant, principal, trace, begun, back };
         match route.action {
             table::Action::Index => Ok(machines::index(&exchange)),
             table::Action::Health => Ok(machines::health(&exchange)),
             table::Action::Ready => Ok(self.ready(&exchange)),
             table::Action::Metrics => Ok(self.metrics(&exchange)),
-            table::Action::OpenApi => Ok(openapi::answer(&exchange)),
+            table::Action::OpenApi => Ok(openapi::answer(self.shared.client_auth)),
             table::Action::ProblemHelp => machines::problem_help(&exchange),
             table::Action::Report(kind) => self.report(&exchange, kind),
             table::Action::Log => self.log(&exchange),
@@ -388,7 +395,8 @@ impl App for Desk {
                 // What asks a store that may keep it waiting must not keep its neighbours waiting.
                 let asks = !self.shared.store.answers_at_once() && route.reads_store();
                 let place = if short && !waits && !asks { route.place } else { Place::Worker };
-                Admission::Read { admitted, place, body_bytes_max }
+                let known = matches!(admitted.caller, Caller::Known(_));
+                Admission::Read { admitted, place, body_bytes_max, known }
             }
             Err(problem) => Admission::Refuse(problem.reply(
                 arena,
@@ -521,6 +529,12 @@ impl<'a> Exchange<'_, 'a> {
     /// The tenant of a route that needs a token.
     fn tenant(&self) -> Result<&TenantId, Problem> {
         self.tenant.as_ref().ok_or_else(|| Problem::new(Kind::Internal, "the route has no scope"))
+    }
+
+    /// When the token of the request is no longer good. None: never, as far as can be said.
+    fn token_ends(&self) -> Option<Instant> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Instant::now().checked_add(self.principal.as_ref()?.good_for(now)?)
     }
 
     fn trace_id(&self) -> String {

@@ -28,7 +28,7 @@ pub struct ResultLabel {
     pub result: &'static str,
 }
 
-/// `dlq_events_total{reason}`.
+/// `dlq_events_total{reason}`, `sentinel_tls_handshake_errors_total{reason}`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ReasonLabel {
     pub reason: &'static str,
@@ -38,6 +38,12 @@ pub struct ReasonLabel {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ChannelLabel {
     pub channel: &'static str,
+}
+
+/// `sentinel_inflight_bytes{pool}`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct PoolLabel {
+    pub pool: &'static str,
 }
 
 /// `sentinel_store_call_seconds{call}`.
@@ -156,6 +162,7 @@ pub struct Metrics {
     pub log_rows_shed: Counter,
     pub log_batch_seconds: Histogram,
     pub channel_depth: Family<ChannelLabel, Gauge>,
+    pub inflight_bytes: Family<PoolLabel, Gauge>,
     pub store_call_seconds: Family<CallLabel, Histogram>,
     pub store_reconnects: Counter,
     pub store_up: Gauge,
@@ -168,6 +175,7 @@ pub struct Metrics {
     pub connections: Gauge,
     pub connections_refused: Counter,
     pub accept_errors: Counter,
+    pub tls_handshake_errors: Family<ReasonLabel, Counter>,
     pub spans_exported: Counter,
     pub spans_dropped: Counter,
     /// Store calls of any kind, for the share that found an open session.
@@ -194,6 +202,7 @@ impl Metrics {
             log_rows_shed: Counter::default(),
             log_batch_seconds: seconds(),
             channel_depth: Family::default(),
+            inflight_bytes: Family::default(),
             store_call_seconds: Family::new_with_constructor(|| Histogram::new(SECONDS)),
             store_reconnects: Counter::default(),
             store_up: Gauge::default(),
@@ -206,6 +215,7 @@ impl Metrics {
             connections: Gauge::default(),
             connections_refused: Counter::default(),
             accept_errors: Counter::default(),
+            tls_handshake_errors: Family::default(),
             spans_exported: Counter::default(),
             spans_dropped: Counter::default(),
             store_calls: AtomicU64::new(0),
@@ -281,6 +291,11 @@ impl Metrics {
             self.channel_depth.clone(),
         );
         r.register(
+            "sentinel_inflight_bytes",
+            "Bytes held by bodies that are read or wait for a worker, and by payloads that wait for their commit",
+            self.inflight_bytes.clone(),
+        );
+        r.register(
             "sentinel_store_call_seconds",
             "Seconds that a store call took; of status, one call in 64 is timed",
             self.store_call_seconds.clone(),
@@ -327,6 +342,11 @@ impl Metrics {
             "sentinel_accept_errors",
             "Accepts of a connection that failed",
             self.accept_errors.clone(),
+        );
+        r.register(
+            "sentinel_tls_handshake_errors",
+            "TLS handshakes that came to nothing, by reason",
+            self.tls_handshake_errors.clone(),
         );
         r.register(
             "sentinel_spans_exported",
@@ -391,6 +411,18 @@ impl Metrics {
         // Two scrapes may come at once, and a counter never falls.
         self.connections_refused.inner().fetch_max(refused, Ordering::Relaxed);
         self.accept_errors.inner().fetch_max(failed, Ordering::Relaxed);
+    }
+
+    /// Notes that by now `failed` TLS handshakes have come to nothing for `reason`.
+    pub fn handshakes_failed(&self, reason: &'static str, failed: u64) {
+        let counter = self.tls_handshake_errors.get_or_create(&ReasonLabel { reason });
+        counter.inner().fetch_max(failed, Ordering::Relaxed);
+    }
+
+    /// Notes how many bytes `pool` holds now.
+    pub fn inflight(&self, pool: &'static str, bytes: usize) {
+        let gauge = self.inflight_bytes.get_or_create(&PoolLabel { pool });
+        gauge.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
     /// Takes the share of store calls that found an open session anew: all of them, where nothing was opened again.

@@ -46,7 +46,7 @@ impl App for Toy {
         }
         let on_worker = head.path.starts_with("/work") || head.path == "/hold";
         let place = if on_worker { Place::Worker } else { Place::Loop };
-        Admission::Read { admitted: (), place, body_bytes_max: BODY_BYTES_MAX }
+        Admission::Read { admitted: (), place, body_bytes_max: BODY_BYTES_MAX, known: true }
     }
 
     fn handle<'a>(

@@ -12,6 +12,8 @@
 //! * A stream that rests has said everything there is; news, its time or the stop end the rest. It is never both at rest
 //!   and elsewhere.
 //! * An idle connection owns no buffer: input comes in the loop's scratch, output leaves in a lent buffer.
+//! * A body is kept only with room for it ([`Responder::bodies`]), and the room goes the way of the body's bytes. What
+//!   is handled straight out of the scratch needs none.
 
 mod exchange;
 mod requests;
@@ -22,7 +24,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use exchange::Pending;
-pub use exchange::{Moment, Outcome, Piece, Responder, Verdict, with_request};
+pub use exchange::{Moment, Outcome, Parcel, Piece, Responder, Verdict, with_request};
 
 use super::limits::{LINGER_BYTES_MAX, SPARE_BYTES_MAX};
 use super::parse::Refusal;
