@@ -22,7 +22,7 @@ use crossbeam::channel::Sender;
 use crate::component::{Component, Stop, step_back};
 use crate::domain::apply::{self, Change, Item};
 use crate::domain::dead_letter::{DeadLetter, Reason};
-use crate::domain::event::Accepted;
+use crate::domain::event::{Accepted, PLSQL};
 use crate::domain::ids::{ProcessId, TenantId};
 use crate::domain::process::{Policy, State};
 use crate::domain::time::Timestamp;
@@ -144,7 +144,8 @@ impl Listener {
         let began = (self.clock)();
         let claimed =
             self.persist("claim", stop, jitter, || session.claim(BATCH_MAX, wait, stop))?;
-        let Some(claim) = claimed else { return Ok(Passed::default()) };
+        let Some(mut claim) = claimed else { return Ok(Passed::default()) };
+        self.decide_traces(&mut claim.messages);
         let passed = Passed { settled: claim.messages.len(), drained: claim.drained };
         if !claim.messages.is_empty() && !self.apply(session, &claim, stop, jitter)? {
             return Ok(Passed::default());
@@ -157,6 +158,18 @@ impl Listener {
         self.metrics.processor_lag_seconds.set(lag);
         self.metrics.projection_lag_seconds.set(lag);
         Ok(passed)
+    }
+
+    /// Decides which reports of PL/SQL are traced, as a door does for what comes through it.
+    fn decide_traces(&self, messages: &mut [Message]) {
+        let Some(tracer) = &self.tracer else { return };
+        for message in messages {
+            let Message::Event(event) = message else { continue };
+            if event.envelope.source.as_str() == PLSQL {
+                let sampled = tracer.samples(&event.envelope.trace);
+                Arc::make_mut(event).envelope.trace.sampled = sampled;
+            }
+        }
     }
 
     /// Applies a claim. False: it is time to stop, and the claim was not settled.

@@ -13,6 +13,10 @@ use super::time::Timestamp;
 /// How far ahead of its receipt an event may be dated before its own time stops counting (law 3).
 pub const AHEAD_MAX: Duration = Duration::from_secs(5 * 60);
 
+/// The source of what PL/SQL reports. It comes by the queue and passes no door of ours, so what a door decides of an
+/// event is decided when it is claimed.
+pub const PLSQL: &str = "plsql";
+
 /// The W3C trace context that an event carries (<https://www.w3.org/TR/trace-context/>).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TraceContext {

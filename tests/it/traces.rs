@@ -47,7 +47,7 @@ fn post(client: &mut Client, key: &str, id: u128, flags: &str) -> crate::harness
 }
 
 /// The five spans of a trace by name, once all are there.
-fn tree(collector: &Collector, trace_id: &str) -> BTreeMap<String, Span> {
+pub(crate) fn tree(collector: &Collector, trace_id: &str) -> BTreeMap<String, Span> {
     let spans = eventually("the whole trace arrives", || {
         let spans = collector.trace(trace_id);
         (spans.len() >= STEPS.len()).then_some(spans)
@@ -57,7 +57,7 @@ fn tree(collector: &Collector, trace_id: &str) -> BTreeMap<String, Span> {
 }
 
 /// Each span is the child of the one before it, and none ends before it begins.
-fn check_chain(tree: &BTreeMap<String, Span>) {
+pub(crate) fn check_chain(tree: &BTreeMap<String, Span>) {
     for pair in STEPS.windows(2) {
         let (parent, child) = (&tree[pair[0]], &tree[pair[1]]);
         assert_eq!(hex(&child.parent_span_id), hex(&parent.span_id), "{pair:?}");

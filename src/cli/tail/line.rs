@@ -8,6 +8,9 @@ use serde_json::value::RawValue;
 
 use crate::cli::client::escaped;
 
+/// The longest time, to the microsecond; a shorter one ends in zeros that are not written. So all columns stand still.
+const TIME_WIDTH: usize = "2026-01-28T10:30:00.000000Z".len();
+
 /// A log row, as far as it is shown.
 #[derive(Deserialize)]
 pub(super) struct Row<'a> {
@@ -23,7 +26,8 @@ pub(super) struct Row<'a> {
 impl Row<'_> {
     /// The row on a line, and each line of its stack trace below it.
     pub(super) fn lines(&self) -> String {
-        let mut text = format!("{} {:<5} ", escaped(&self.logged_at), escaped(&self.level));
+        let mut text =
+            format!("{:<TIME_WIDTH$} {:<5} ", escaped(&self.logged_at), escaped(&self.level));
         if let Some(component) = &self.component {
             text.push_str(&escaped(component));
             text.push_str(": ");
@@ -75,7 +79,7 @@ impl Status {
     /// The status on a line that no row looks like.
     pub(super) fn line(&self) -> String {
         let mut text = format!(
-            "{} ----- {} (run {})",
+            "{:<TIME_WIDTH$} ----- {} (run {})",
             escaped(&self.last_update_at),
             escaped(&self.status),
             self.run_no
@@ -126,7 +130,7 @@ mod tests {
         let row: Row<'_> = serde_json::from_str(row).unwrap();
         assert_eq!(
             row.lines(),
-            "2026-01-28T10:30:00.5Z WARN  st\\u{1b}dout: a\\nb\\u{1b}[31m\\u{202e} {\"k\":\"\\u009b1m\"}\n    \
+            "2026-01-28T10:30:00.5Z      WARN  st\\u{1b}dout: a\\nb\\u{1b}[31m\\u{202e} {\"k\":\"\\u009b1m\"}\n    \
              at x\n      at y\\u{7}\n"
         );
     }
@@ -145,7 +149,7 @@ mod tests {
         assert!(status(40.0, "10:00").differs(&status(41.0, "10:00")));
         assert_eq!(
             status(40.2, "10:00").line(),
-            "10:00 ----- RUNNING (run 3), step LO\\u{1b}AD, 40 %"
+            "10:00                       ----- RUNNING (run 3), step LO\\u{1b}AD, 40 %"
         );
         assert!(!status(40.0, "10:00").is_over());
         assert!(Status { status: "FAILED".into(), ..status(40.0, "10:00") }.is_over());

@@ -81,7 +81,12 @@ fn header(screen: &Screen, now: Timestamp) -> Paragraph<'static> {
         (count > 0).then(|| format!(", {count} {}", status.to_lowercase()))
     });
     let more = if screen.is_cut { "the first " } else { "" };
-    let kind = if screen.all { "processes" } else { "unfinished processes" };
+    let kind = match (screen.all, screen.rows.len()) {
+        (true, 1) => "process",
+        (true, _) => "processes",
+        (false, 1) => "unfinished process",
+        (false, _) => "unfinished processes",
+    };
     let counts: String = counts.collect();
     let words = format!("{more}{} {kind}{counts}", screen.rows.len());
     let lives = screen.lives_per_s.map(|rate| format!(", {rate:.1} signs of life/s"));

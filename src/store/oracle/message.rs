@@ -12,7 +12,9 @@ use sha2::{Digest as _, Sha256};
 
 use crate::domain::canonical::{canonical, hash_canonical};
 use crate::domain::door::{format_traceparent, parse_traceparent, trace_id_hex};
-use crate::domain::event::{Accepted, Envelope, IdOrigin, PayloadHash, TraceContext, ordered_at};
+use crate::domain::event::{
+    Accepted, Envelope, IdOrigin, PLSQL, PayloadHash, TraceContext, ordered_at,
+};
 use crate::domain::ids::{
     EventId, EventType, IdempotencyKey, ProcessId, Source, StreamKey, TenantId,
 };
@@ -24,8 +26,6 @@ use crate::domain::time::Timestamp;
 pub(super) const ENVELOPE: &str = "ENVELOPE";
 /// The type of a message that is a line of a log, or several.
 const LOG: &str = "LOG";
-/// The source of an event that PL/SQL reported.
-pub(super) const SOURCE: &str = "plsql";
 
 /// Where positions begin to count: 2020-01-01T00:00:00Z. With 51 bits of microseconds they last until 2091.
 const POSITION_EPOCH_US: i64 = 1_577_836_800_000_000;
@@ -68,6 +68,9 @@ struct Carried<'a> {
     trace_id: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     traceparent: Option<String>,
+    /// The trace began with this event, and is recorded.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    trace_begins: bool,
     /// `door` where the id was made here; `caller` and absent: the caller's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     id_origin: Option<String>,
@@ -153,6 +156,7 @@ pub(super) fn carry(
         // One that began here has no parent, and its traceparent would be none that others take.
         traceparent: (trace.parent_id != [0; 8])
             .then(|| format_traceparent(trace, trace.parent_id)),
+        trace_begins: trace.sampled && trace.parent_id == [0; 8],
         id_origin: match envelope.id_origin {
             IdOrigin::Caller => None,
             IdOrigin::Door => Some("door".to_string()),
@@ -221,7 +225,7 @@ fn posted(raw: &Raw, retention: Duration) -> Result<Accepted, String> {
         .traceparent
         .as_deref()
         .and_then(parse_traceparent)
-        .unwrap_or(TraceContext { trace_id, parent_id: [0; 8], sampled: false });
+        .unwrap_or(TraceContext { trace_id, parent_id: [0; 8], sampled: carried.trace_begins });
     let envelope = Envelope {
         tenant: TenantId::parse(&native.tenant_id).map_err(words)?,
         event_id: EventId::parse(&native.event_id).map_err(words)?,
@@ -266,7 +270,7 @@ fn reported(raw: &Raw, retention: Duration) -> Result<Accepted, String> {
         reported.occurred_at.as_deref().map(|text| moment("occurredAt", text)).transpose()?;
     let process = ProcessId::parse(&raw.process_id).map_err(words)?;
     let event_id = EventId::parse(&raw.event_id).map_err(words)?;
-    let source = Source::parse(SOURCE).map_err(words)?;
+    let source = Source::parse(PLSQL).map_err(words)?;
     let event_type = EventType::parse(&event_type).map_err(words)?;
     let stream = process.stream();
     let payload = payload_of(&reported)?;
@@ -426,11 +430,13 @@ mod tests {
                 assert_eq!(got.ordered_at, occurred.unwrap_or(received));
             }
         }
-        let mut began_here = envelope();
-        began_here.trace.parent_id = [0; 8];
-        began_here.trace.sampled = false;
-        let got = event(&raw(ENVELOPE, &carry(&began_here, 1, received).unwrap()));
-        assert_eq!(got.envelope.trace, began_here.trace);
+        for sampled in [false, true] {
+            let mut began_here = envelope();
+            began_here.trace.parent_id = [0; 8];
+            began_here.trace.sampled = sampled;
+            let got = event(&raw(ENVELOPE, &carry(&began_here, 1, received).unwrap()));
+            assert_eq!(got.envelope.trace, began_here.trace);
+        }
     }
 
     #[test]
