@@ -115,7 +115,7 @@ impl Desk {
         });
         checks.extend(self.shared.store.condition().into_iter().map(|line| {
             // Reading and writing decide whether the instance can work; this says why, or what to look at.
-            Check::new(format!("store.{}", line.name), line.fine, false, line.detail)
+            Check::new(format!("store.{}", line.name), line.fine, line.vital, line.detail)
         }));
         checks.push(keys_check(&self.shared.authenticator.keys_state(unix_seconds())));
         let (backlog, oldest) = self.shared.store.backlog();
