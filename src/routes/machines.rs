@@ -101,11 +101,14 @@ impl Desk {
             true,
             if draining { "stopping" } else { "running" },
         ));
-        let read = self.reader.ping();
-        let detail = read
-            .as_ref()
-            .map_or_else(|error| Cow::Owned(error.to_string()), |()| Cow::Borrowed("answers"));
-        checks.push(Check::new("store.read", read.is_ok(), true, detail));
+        checks.push(match self.reader.ping() {
+            Ok(()) => Check::new("store.read", true, true, "answers"),
+            // With the words of the database, which say what is to be done.
+            Err(error) => {
+                let words = format!("{:#}", anyhow::Error::from(error));
+                Check::new("store.read", false, true, words)
+            }
+        });
         checks.push(match self.shared.store.write_state() {
             WriteState::Open => Check::new("store.write", true, true, "takes writes"),
             WriteState::SheddingLogs(why) => {

@@ -241,6 +241,11 @@ impl Session {
         self.open.is_some()
     }
 
+    /// Whether the last attempt to get a connection failed.
+    pub(super) fn cannot_connect(&self) -> bool {
+        self.last_fault.is_some()
+    }
+
     /// Drops the connection. The database rolls back what was not committed.
     pub(super) fn drop_connection(&mut self) {
         self.open = None;
