@@ -140,6 +140,7 @@ impl Service {
             event_rooms: Rooms::new(config.queue_capacity),
             log_postings,
             log_rooms: Rooms::new(config.queue_capacity),
+            payload_rooms: Rooms::new(config.inflight_bytes_max),
             live: Arc::new(Hub::default()),
             metrics: Arc::clone(&metrics),
             tracer,
@@ -537,6 +538,7 @@ fn limits(config: &Config) -> Limits {
     Limits {
         connections_max: config.connections_max,
         connections_per_ip_max: config.connections_per_ip_max,
+        bodies_bytes_max: config.inflight_bytes_max,
         // Whoever still takes its time then is cut off, and the threads behind the loops get the rest to end cleanly.
         drain_time: config.shutdown_timeout * 4 / 5,
         ..Limits::default()

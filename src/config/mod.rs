@@ -78,6 +78,8 @@ pub struct Config {
     pub connections_per_ip_max: usize,
     pub body_bytes_max: usize,
     pub batch_bytes_max: usize,
+    /// Of all bodies that are on their way in, and again of all payloads that wait to be durable.
+    pub inflight_bytes_max: usize,
     pub heartbeat_interval: Duration,
     pub process_timeout: Duration,
     pub retention: Duration,
@@ -195,6 +197,7 @@ impl Config {
             connections_max,
             connections_per_ip_max: connections_per_ip(&mut reader, connections_max),
             body_bytes_max: reader.count("SENTINEL_MAX_BODY_BYTES", 1024..=67_108_864),
+            inflight_bytes_max: reader.count("SENTINEL_INFLIGHT_BYTES", 65_536..=68_719_476_736),
             batch_bytes_max: reader.count("SENTINEL_MAX_BATCH_BYTES", 1024..=1_073_741_824),
             heartbeat_interval: reader.seconds("SENTINEL_HEARTBEAT_INTERVAL_SEC", 1, 1..=DAY_S),
             process_timeout: reader.seconds("SENTINEL_PROCESS_TIMEOUT_SEC", 1, 1..=365 * DAY_S),

@@ -148,6 +148,11 @@ pub const VARIABLES: &[Variable] = &[
     variable("SENTINEL_MAX_BODY_BYTES", "1048576", "longest body; 413 above"),
     variable("SENTINEL_MAX_BATCH_BYTES", "16777216", "longest body of a batch; 413 above"),
     variable(
+        "SENTINEL_INFLIGHT_BYTES",
+        "134217728",
+        "bytes that bodies on their way in may hold together, and again what waits to be durable; full: 503 with Retry-After",
+    ),
+    variable(
         "SENTINEL_HEARTBEAT_INTERVAL_SEC",
         "30",
         "seconds between two signs of life, where a start names no other",

@@ -60,3 +60,13 @@ pub struct LogRow {
     pub trace_id: Option<Box<str>>,
     pub span_id: Option<Box<str>>,
 }
+
+impl LogRow {
+    /// How long its texts are together, in bytes.
+    pub fn bytes(&self) -> usize {
+        let Self { message, event_type, component, details, stack_trace, .. } = self;
+        let Self { correlation_id, trace_id, span_id, .. } = self;
+        let texts = [event_type, component, details, stack_trace, correlation_id, trace_id, span_id];
+        message.len() + texts.into_iter().flatten().map(|text| text.len()).sum::<usize>()
+    }
+}

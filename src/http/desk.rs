@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crossbeam::channel::{Sender, TrySendError};
 
 use super::clerk::Clerk;
-use super::connection::{Outcome, Responder, Verdict};
+use super::connection::{Outcome, Parcel, Responder, Verdict};
 use super::letterbox::{self, Letterbox};
 use super::limits::{READ_BYTES, SPARE_BUFFERS_MAX};
 use super::parse::Refusal;
@@ -14,6 +14,7 @@ use super::reply::Facts;
 use super::worker::{Job, Work};
 use super::{App, Head, Peer, Port, Request};
 use crate::mailbox::Address;
+use crate::room::Rooms;
 
 /// What a loop needs to answer, whichever the connection.
 pub(super) struct Office<A: App> {
@@ -22,6 +23,8 @@ pub(super) struct Office<A: App> {
     pub(super) letterbox: Arc<Letterbox<A::Stream>>,
     /// Empty buffers for requests that must be kept.
     pub(super) spares: Vec<Vec<u8>>,
+    /// The room for the bodies of all connections of all loops, in bytes.
+    pub(super) bodies: Arc<Rooms>,
     /// Counts exchanges, so that an answer to an earlier one is known as such.
     pub(super) generation: u32,
 }
@@ -98,15 +101,13 @@ where
 
     fn dispatch(
         &mut self,
-        bytes: Vec<u8>,
-        head_bytes: usize,
-        admitted: A::Admitted,
+        parcel: Parcel<A::Admitted>,
         facts: Facts,
         out: &mut Vec<u8>,
     ) -> Outcome<A::Stream> {
         let address = self.next_address();
         let (peer, port) = (self.peer.clone(), self.port);
-        let work = Work::Request { bytes, head_bytes, admitted, facts, peer, port };
+        let work = Work::Request { parcel, facts, peer, port };
         let letterbox = Arc::clone(&self.office.letterbox);
         // Never a blocking send: everybody else on this loop would wait, too.
         match self.office.jobs.try_send(Job { work, address, letterbox }) {
@@ -118,8 +119,12 @@ where
         }
     }
 
-    fn refuse(&mut self, refusal: Refusal, facts: Facts, out: &mut Vec<u8>) {
-        self.office.clerk.refuse(refusal.status, refusal.detail, facts, out);
+    fn refuse(&mut self, refusal: Refusal, facts: Facts, out: &mut Vec<u8>) -> bool {
+        self.office.clerk.refuse(refusal.status, refusal.detail, facts, out)
+    }
+
+    fn bodies(&self) -> &Arc<Rooms> {
+        &self.office.bodies
     }
 
     fn buffer(&mut self) -> Vec<u8> {

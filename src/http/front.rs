@@ -130,6 +130,11 @@ impl FrontHandle {
         self.gate.open()
     }
 
+    /// Bytes of bodies that are on their way in or wait for a worker.
+    pub fn body_bytes(&self) -> usize {
+        self.gate.bodies().taken()
+    }
+
     /// Connections that were turned away for lack of room.
     pub fn turned_away(&self) -> u64 {
         self.gate.turned_away()

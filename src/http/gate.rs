@@ -1,5 +1,5 @@
-//! How many connections there may be. This module counts them over all loops, and for each address, so that one host
-//! can't take the places of all the others.
+//! How many connections there may be, and how many bytes their bodies may hold. This module counts over all loops, and
+//! connections for each address as well, so that one host can't take the places of all the others.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
-use super::limits::Limits;
+use super::limits::{Limits, SMALL_BODIES_PART};
+use crate::room::Rooms;
 
 /// The counters of all loops.
 pub(super) struct Gate {
@@ -16,6 +17,8 @@ pub(super) struct Gate {
     open_per_ip_max: usize,
     open: AtomicUsize,
     per_ip: Mutex<HashMap<IpAddr, usize>>,
+    /// In bytes.
+    bodies: Arc<Rooms>,
     turned_away: AtomicU64,
     accept_errors: AtomicU64,
 }
@@ -33,6 +36,9 @@ impl Gate {
             open_per_ip_max: limits.connections_per_ip_max,
             open: AtomicUsize::new(0),
             per_ip: Mutex::new(HashMap::new()),
+            bodies: Rooms::new(
+                limits.bodies_bytes_max + limits.bodies_bytes_max / SMALL_BODIES_PART,
+            ),
             turned_away: AtomicU64::new(0),
             accept_errors: AtomicU64::new(0),
         })
@@ -52,6 +58,11 @@ impl Gate {
         per_ip.insert(host, of_host + 1);
         self.open.store(open + 1, Ordering::Relaxed);
         Some(Pass { gate: Arc::clone(self), host })
+    }
+
+    /// The room for bodies that are on their way in or wait for a worker, in bytes.
+    pub(super) fn bodies(&self) -> &Arc<Rooms> {
+        &self.bodies
     }
 
     /// Counts a failed accept.

@@ -109,7 +109,8 @@ pub enum Place {
 /// What the app says to a head.
 pub enum Admission<'a, T> {
     /// Read the body, `body_bytes_max` at most (413 above), then hand the request to `place` with `admitted`.
-    Read { admitted: T, place: Place, body_bytes_max: usize },
+    /// `known`: it is certain who is asking, so its body may take all the room that there is for bodies.
+    Read { admitted: T, place: Place, body_bytes_max: usize, known: bool },
     /// Answer now. The body is not read.
     Refuse(Reply<'a>),
 }

@@ -11,7 +11,7 @@ use crossbeam::channel::{Receiver, Sender};
 use crossbeam::select;
 
 use super::clerk::Clerk;
-use super::connection::{Outcome, with_request};
+use super::connection::{Outcome, Parcel, with_request};
 use super::letterbox::{self, Letterbox, Post};
 use super::limits::SPARE_BYTES_MAX;
 use super::reply::Facts;
@@ -29,15 +29,7 @@ pub struct Job<A: App> {
 /// What a worker does.
 pub(super) enum Work<A: App> {
     /// Handle a request.
-    Request {
-        /// The head, `head_bytes` long, and the decoded body.
-        bytes: Vec<u8>,
-        head_bytes: usize,
-        admitted: A::Admitted,
-        facts: Facts,
-        peer: Peer,
-        port: Port,
-    },
+    Request { parcel: Parcel<A::Admitted>, facts: Facts, peer: Peer, port: Port },
     /// Make the next piece of a streamed body.
     Piece(Box<A::Stream>),
 }
@@ -101,14 +93,18 @@ where
     fn pass(&mut self, job: Job<A>) {
         let Job { work, address, letterbox } = job;
         let post = match work {
-            Work::Request { bytes, head_bytes, admitted, facts, peer, port } => {
+            Work::Request { parcel, facts, peer, port } => {
+                let Parcel { bytes, head_bytes, admitted, room } = parcel;
                 self.clerk.turn_to(SystemTime::now());
                 let back = letterbox::Slip { letterbox: &letterbox, address };
                 let (clerk, out) = (&mut self.clerk, &mut self.out);
                 let outcome = with_request(&bytes, head_bytes, &peer, port, |request| {
                     clerk.handle(request, admitted, &back, facts, out)
                 });
-                self.post_of(outcome, bytes, address)
+                let post = self.post_of(outcome, bytes, address);
+                // Before the answer leaves, so that whoever has it finds the room.
+                drop(room);
+                post
             }
             Work::Piece(stream) => {
                 let (piece, onward) = self.clerk.more(stream).unzip();

@@ -14,7 +14,7 @@ use crate::component::{Component, await_work, begin_step};
 use crate::domain::event::{Envelope, Verdict};
 use crate::domain::time::Timestamp;
 use crate::mailbox::{Answer, ReplyTo, wake_all};
-use crate::room::Room;
+use crate::room::Load;
 use crate::store::{IntakeSession, StoreError};
 use crate::telemetry::metrics::{ChannelLabel, Metrics, StoreCall};
 use crate::telemetry::traces::Durable;
@@ -31,15 +31,20 @@ pub struct Posting {
     pub envelopes: Vec<Envelope>,
     pub reply: ReplyTo,
     /// The room it takes up, until it is answered. None: the poster bounds itself.
-    pub room: Option<Room>,
+    pub room: Option<Load>,
     /// The span that is open until it is answered. None: it is not traced.
     pub traced: Option<Box<Durable>>,
 }
 
 impl Posting {
     fn bytes(&self) -> usize {
-        self.envelopes.iter().map(|envelope| envelope.payload.len()).sum()
+        payload_bytes(&self.envelopes)
     }
+}
+
+/// How long the payloads of `envelopes` are together.
+pub fn payload_bytes(envelopes: &[Envelope]) -> usize {
+    envelopes.iter().map(|envelope| envelope.payload.len()).sum()
 }
 
 /// Starts the intake thread. `postings` is bounded by the service; `clock` is the store's.
@@ -125,14 +130,16 @@ pub fn pass(
     let mut envelopes =
         Vec::with_capacity(batch.iter().map(|posting| posting.envelopes.len()).sum());
     let mut asked = Vec::with_capacity(batch.len());
-    // Given back when everybody is answered, at the end.
     let mut rooms = Vec::with_capacity(batch.len());
     for posting in batch {
         asked.push((posting.envelopes.len(), posting.traced, posting.reply));
         rooms.push(posting.room);
         envelopes.extend(posting.envelopes);
     }
-    match session.accept(now, envelopes) {
+    let outcome = session.accept(now, envelopes);
+    // Before anybody is answered, so that whoever has an answer finds the room.
+    drop(rooms);
+    match outcome {
         Ok(verdicts) => {
             let is_repeat = |verdict: &&Verdict| matches!(verdict, Verdict::Replayed(_));
             let repeats = verdicts.iter().filter(is_repeat).count();

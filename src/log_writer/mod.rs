@@ -24,7 +24,7 @@ use crossbeam::channel::{Receiver, Sender, after, never, select};
 use crate::component::{Component, Stop, await_work, begin_step};
 use crate::domain::log_row::LogRow;
 use crate::mailbox::{Answer, ReplyTo, wake_all};
-use crate::room::Room;
+use crate::room::Load;
 use crate::store::{LogSession, StoreError};
 use crate::telemetry::metrics::{Metrics, StoreCall};
 
@@ -54,7 +54,7 @@ pub struct LogPosting {
     /// Who waits for the commit; None for a source that cannot wait.
     pub reply: Option<ReplyTo>,
     /// The room they take up, until they are settled. None: the poster bounds itself.
-    pub room: Option<Room>,
+    pub room: Option<Load>,
 }
 
 /// Starts a log writer. `shedding` says whether log rows are to be dropped for lack of space.
@@ -143,7 +143,7 @@ struct Part {
     /// Where its rows end in the batch.
     end: usize,
     reply: Option<ReplyTo>,
-    room: Option<Room>,
+    room: Option<Load>,
     since: Instant,
 }
 
@@ -401,6 +401,8 @@ fn answer(parts: Vec<Part>, say: impl Fn(usize) -> Answer) {
     let mut start = 0;
     let mut mailboxes = Vec::new();
     for part in parts {
+        // First, so that whoever has the answer finds the room.
+        drop(part.room);
         if let Some(reply) = part.reply {
             mailboxes.push(reply.put(say(part.end - start)));
         }

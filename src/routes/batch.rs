@@ -24,7 +24,7 @@ use crate::domain::{cloudevents, report};
 use crate::http::{Handled, Reply};
 use crate::log_writer::LogPosting;
 use crate::mailbox::{Answer, Letter, Mailbox, ReplyTo};
-use crate::room::Room;
+use crate::room::Load;
 use crate::telemetry::traces::Receiving;
 use crate::view::json::Json;
 
@@ -99,7 +99,7 @@ impl Desk {
             self.post_logs(rows, reply)?;
             return Ok(Handled::Waiting);
         }
-        let room = if rows.is_empty() { None } else { Some(self.log_room(rows.len())?) };
+        let room = if rows.is_empty() { None } else { Some(self.log_room(&rows)?) };
         let durable;
         (waiting.receiving, durable) = self.open(exchange, &mut envelopes);
         let mut reply = exchange.back.reply_to(Box::new(Waiting::Batch(waiting)));
@@ -179,7 +179,7 @@ struct RowsNext {
     asker: Arc<dyn Mailbox>,
     log_postings: Sender<LogPosting>,
     /// Taken when the events are answered.
-    rest: Mutex<Option<(Vec<LogRow>, Room)>>,
+    rest: Mutex<Option<(Vec<LogRow>, Load)>>,
 }
 
 impl Mailbox for RowsNext {
@@ -359,9 +359,11 @@ mod tests {
         if !has_room {
             log_postings.send(LogPosting { rows: Vec::new(), reply: None, room: None }).unwrap();
         }
-        let rooms = Rooms::new(1);
+        let rooms = Rooms::new(2);
         let (asker, letters) = ChannelMailbox::new();
-        let rest = Mutex::new(Some((vec![row()], rooms.take(1).unwrap())));
+        let room = || rooms.take(1).unwrap();
+        let load = Load { entries: room(), bytes: room() };
+        let rest = Mutex::new(Some((vec![row()], load)));
         let between = RowsNext { asker, log_postings, rest };
         let context = Box::new(Waiting::Batch(waiting));
         between.put(Letter { address: ADDRESS, context, answer });
@@ -372,7 +374,7 @@ mod tests {
             }
             Err(_nothing_yet) => {
                 let posting = posted.try_recv().unwrap();
-                assert_eq!((posting.rows.len(), rooms.taken()), (1, 1));
+                assert_eq!((posting.rows.len(), rooms.taken()), (1, 2));
                 let _mailbox = posting.reply.unwrap().put(Answer::Logged(1));
                 letters.try_recv().unwrap()
             }

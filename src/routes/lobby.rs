@@ -57,7 +57,8 @@ impl App for Lobby {
             _ => Asked::Else,
         };
         // No body is of use here, so none is waited for beyond what a probe may send.
-        Admission::Read { admitted, place: Place::Loop, body_bytes_max: BODY_BYTES_MAX }
+        let (place, body_bytes_max) = (Place::Loop, BODY_BYTES_MAX);
+        Admission::Read { admitted, place, body_bytes_max, known: false }
     }
 
     fn handle<'a>(

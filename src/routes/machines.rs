@@ -169,6 +169,8 @@ impl Desk {
         depth("events", self.shared.event_rooms.taken());
         depth("logs", self.shared.log_rooms.taken());
         let front = &self.shared.front;
+        metrics.inflight("body", front.body_bytes());
+        metrics.inflight("payload", self.shared.payload_rooms.taken());
         metrics.front(front.connections(), front.turned_away(), front.accept_errors());
         metrics.note_reuse();
         let takes_writes = !matches!(self.shared.store.write_state(), WriteState::Closed(_));

@@ -70,6 +70,8 @@ pub struct Shared {
     pub log_postings: Sender<LogPosting>,
     /// Bounds the rows on their way through `log_postings`.
     pub log_rooms: Arc<Rooms>,
+    /// Bounds what events and rows on their way hold, in bytes.
+    pub payload_rooms: Arc<Rooms>,
     /// Tells streams that there is more to read.
     pub live: Arc<Hub>,
     pub metrics: Arc<Metrics>,
@@ -388,7 +390,8 @@ impl App for Desk {
                 // What asks a store that may keep it waiting must not keep its neighbours waiting.
                 let asks = !self.shared.store.answers_at_once() && route.reads_store();
                 let place = if short && !waits && !asks { route.place } else { Place::Worker };
-                Admission::Read { admitted, place, body_bytes_max }
+                let known = matches!(admitted.caller, Caller::Known(_));
+                Admission::Read { admitted, place, body_bytes_max, known }
             }
             Err(problem) => Admission::Refuse(problem.reply(
                 arena,

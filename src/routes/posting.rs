@@ -1,14 +1,16 @@
 //! How a request that brings something is handed on. This module takes the room that it needs, opens its spans, and
 //! posts it to the thread that makes it durable.
 
+use std::sync::Arc;
+
 use super::problem::{Kind, Problem};
 use super::{Desk, Exchange, Waiting};
 use crate::domain::event::Envelope;
 use crate::domain::log_row::LogRow;
-use crate::intake::Posting;
+use crate::intake::{Posting, payload_bytes};
 use crate::log_writer::LogPosting;
 use crate::mailbox::ReplyTo;
-use crate::room::{NoRoom, Room};
+use crate::room::{Load, NoRoom, Room, Rooms};
 use crate::store::WriteState;
 use crate::telemetry::traces::{self, Durable, Opened, Receiving};
 
@@ -39,7 +41,7 @@ impl Desk {
         traced: Option<Box<Durable>>,
         mut reply: ReplyTo,
     ) -> Result<(), Problem> {
-        let room = match self.room(envelopes.len()) {
+        let room = match self.room(&envelopes) {
             Ok(room) => Some(room),
             Err(problem) => return Err(refused(&mut reply, problem)),
         };
@@ -53,27 +55,30 @@ impl Desk {
         })
     }
 
-    /// Room for so many events on their way to the intake thread.
-    fn room(&self, events: usize) -> Result<Room, Problem> {
+    /// Room for these events on their way to the intake thread.
+    fn room(&self, envelopes: &[Envelope]) -> Result<Load, Problem> {
         if let WriteState::Closed(why) = self.shared.store.write_state() {
             return Err(Problem::new(
                 Kind::Unavailable,
                 format!("the store takes no writes: {why}"),
             ));
         }
-        self.shared.event_rooms.take(events).map_err(|no_room| match no_room {
-            NoRoom::Now => Problem::new(
-                Kind::Unavailable,
-                "the queue is full; nothing of this request was kept",
-            ),
-            NoRoom::Ever => Problem::new(
-                Kind::TooLarge,
-                format!(
-                    "more events than the queue holds ({}): split the batch",
-                    self.shared.event_rooms.capacity()
+        let entries =
+            self.shared.event_rooms.take(envelopes.len()).map_err(|no_room| match no_room {
+                NoRoom::Now => Problem::new(
+                    Kind::Unavailable,
+                    "the queue is full; nothing of this request was kept",
                 ),
-            ),
-        })
+                NoRoom::Ever => Problem::new(
+                    Kind::TooLarge,
+                    format!(
+                        "more events than the queue holds ({}): split the batch",
+                        self.shared.event_rooms.capacity()
+                    ),
+                ),
+            })?;
+        let bytes = payload_room(&self.shared.payload_rooms, payload_bytes(envelopes))?;
+        Ok(Load { entries, bytes })
     }
 
     /// Why log rows are not taken now, and counts `rows` of them as shed. None: they are taken.
@@ -88,9 +93,9 @@ impl Desk {
         }
     }
 
-    /// Room for so many log rows on their way to the log writer.
-    pub(super) fn log_room(&self, rows: usize) -> Result<Room, Problem> {
-        self.shared.log_rooms.take(rows).map_err(|no_room| match no_room {
+    /// Room for these log rows on their way to the log writer.
+    pub(super) fn log_room(&self, rows: &[LogRow]) -> Result<Load, Problem> {
+        let entries = self.shared.log_rooms.take(rows.len()).map_err(|no_room| match no_room {
             NoRoom::Now => log_queue_is_full(),
             NoRoom::Ever => Problem::new(
                 Kind::TooLarge,
@@ -99,7 +104,10 @@ impl Desk {
                     self.shared.log_rooms.capacity()
                 ),
             ),
-        })
+        })?;
+        let held = rows.iter().map(LogRow::bytes).sum();
+        let bytes = payload_room(&self.shared.payload_rooms, held)?;
+        Ok(Load { entries, bytes })
     }
 
     /// Hands log rows to the log writer, which answers to `back`.
@@ -107,12 +115,26 @@ impl Desk {
         if let Some(problem) = self.sheds_logs(rows.len()) {
             return Err(problem);
         }
-        let room = self.log_room(rows.len())?;
+        let room = self.log_room(&rows)?;
         self.shared
             .log_postings
             .try_send(LogPosting { rows, reply: Some(reply), room: Some(room) })
             .map_err(|_| log_queue_is_full())
     }
+}
+
+/// Room for what a request brings until it is durable.
+fn payload_room(rooms: &Arc<Rooms>, bytes: usize) -> Result<Room, Problem> {
+    rooms.take(bytes).map_err(|no_room| match no_room {
+        NoRoom::Now => Problem::new(
+            Kind::Unavailable,
+            "what waits to be written fills the room that there is for it; nothing of this request was kept",
+        ),
+        NoRoom::Ever => Problem::new(
+            Kind::TooLarge,
+            format!("more bytes than may wait to be written ({}): send less at once", rooms.capacity()),
+        ),
+    })
 }
 
 /// Ends the span of a request that is refused before it is handed on.

@@ -69,7 +69,7 @@ problems! {
     EventIdReused = 409, "event-id-reused", "The eventId was used for something else",
         "This source has already sent an event with this id and another content. Use a new id for a new event.";
     TooLarge = 413, "content-too-large", "The body is too large",
-        "Split the batch, or send less in one event. The limits are SENTINEL_MAX_BODY_BYTES and SENTINEL_MAX_BATCH_BYTES.";
+        "Split the batch, or send less in one event. The limits are SENTINEL_MAX_BODY_BYTES, SENTINEL_MAX_BATCH_BYTES and SENTINEL_INFLIGHT_BYTES.";
     UnsupportedMediaType = 415, "unsupported-media-type", "The content type is not supported",
         "POST /v1/events takes application/json, application/x-ndjson, application/cloudevents+json, application/cloudevents-batch+json, and any type with ce-* headers.";
     ExpectationFailed = 417, "expectation-failed", "The expectation cannot be met",

@@ -40,6 +40,12 @@ pub struct ChannelLabel {
     pub channel: &'static str,
 }
 
+/// `sentinel_inflight_bytes{pool}`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct PoolLabel {
+    pub pool: &'static str,
+}
+
 /// `sentinel_store_call_seconds{call}`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct CallLabel {
@@ -156,6 +162,7 @@ pub struct Metrics {
     pub log_rows_shed: Counter,
     pub log_batch_seconds: Histogram,
     pub channel_depth: Family<ChannelLabel, Gauge>,
+    pub inflight_bytes: Family<PoolLabel, Gauge>,
     pub store_call_seconds: Family<CallLabel, Histogram>,
     pub store_reconnects: Counter,
     pub store_up: Gauge,
@@ -194,6 +201,7 @@ impl Metrics {
             log_rows_shed: Counter::default(),
             log_batch_seconds: seconds(),
             channel_depth: Family::default(),
+            inflight_bytes: Family::default(),
             store_call_seconds: Family::new_with_constructor(|| Histogram::new(SECONDS)),
             store_reconnects: Counter::default(),
             store_up: Gauge::default(),
@@ -279,6 +287,11 @@ impl Metrics {
             "sentinel_channel_depth",
             "Entries waiting in a channel",
             self.channel_depth.clone(),
+        );
+        r.register(
+            "sentinel_inflight_bytes",
+            "Bytes held by bodies that are read or wait for a worker, and by payloads that wait for their commit",
+            self.inflight_bytes.clone(),
         );
         r.register(
             "sentinel_store_call_seconds",
@@ -391,6 +404,12 @@ impl Metrics {
         // Two scrapes may come at once, and a counter never falls.
         self.connections_refused.inner().fetch_max(refused, Ordering::Relaxed);
         self.accept_errors.inner().fetch_max(failed, Ordering::Relaxed);
+    }
+
+    /// Notes how many bytes `pool` holds now.
+    pub fn inflight(&self, pool: &'static str, bytes: usize) {
+        let gauge = self.inflight_bytes.get_or_create(&PoolLabel { pool });
+        gauge.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
     /// Takes the share of store calls that found an open session anew: all of them, where nothing was opened again.

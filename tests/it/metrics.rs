@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::harness::{Client, HandClock, InProcess, config, envelope, eventually, stop};
 
 /// The names of the contract that have something to count in this build. Jobs, workers and objectives have none yet.
-pub(crate) const NAMES: [&str; 28] = [
+pub(crate) const NAMES: [&str; 29] = [
     "gateway_requests_total",
     "gateway_request_duration_ms",
     "gateway_request_duration_seconds",
@@ -25,6 +25,7 @@ pub(crate) const NAMES: [&str; 28] = [
     "sentinel_log_rows_shed_total",
     "sentinel_log_batch_seconds",
     "sentinel_channel_depth",
+    "sentinel_inflight_bytes",
     "sentinel_store_call_seconds",
     "sentinel_store_reconnects_total",
     "sentinel_store_up",

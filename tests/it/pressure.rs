@@ -1,12 +1,16 @@
 //! Full has an answer, and it passes by itself.
 
-use std::time::Instant;
+use std::io::{BufReader, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use sentinel::service::{Parts, wall_clock};
 use serde_json::json;
 
-use crate::harness::{Client, InChild, InProcess, PATIENCE, envelope, eventually, token};
+use crate::harness::{
+    Client, InChild, InProcess, PATIENCE, Response, envelope, eventually, read_response, token,
+};
 
 #[test]
 fn a_full_queue_answers_503_with_a_time_and_recovers_by_itself() {
@@ -39,6 +43,202 @@ fn a_full_queue_answers_503_with_a_time_and_recovers_by_itself() {
         (response.status == 200 && response.json()["appliedSeq"] == 50).then_some(())
     });
     service.stop();
+}
+
+/// The bytes that are in flight, by pool, as they are scraped.
+fn in_flight(client: &mut Client, pool: &str) -> u64 {
+    let text = client.get("/metrics").expect(200).text();
+    let series = format!("sentinel_inflight_bytes{{pool=\"{pool}\"}} ");
+    let value = text.lines().find_map(|line| line.strip_prefix(&series));
+    value.unwrap_or_else(|| panic!("no {series}")).parse().unwrap()
+}
+
+#[test]
+fn payloads_that_wait_for_their_commit_are_bounded_by_their_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let fields = [("Content-Type", "application/x-ndjson")];
+    let service = InProcess::start(
+        folder.path(),
+        wall_clock(),
+        Parts::ALL,
+        &[("SENTINEL_INFLIGHT_BYTES", "65536")],
+    );
+    let mut client = service.client("demo");
+    let payload = json!({"filler": "x".repeat(5000)});
+    let events: Vec<String> =
+        (0..3).map(|id| envelope(id, "s", payload.clone()).to_string()).collect();
+    let row = json!({
+        "eventId": "01900000-0000-7000-8000-0000000000ff", "source": "s", "type": "process.log", "schemaVersion": 1,
+        "streamKey": "s", "payload": {"level": "INFO", "message": "x", "details": {"filler": "x".repeat(5000)}}
+    });
+    let shared = service.service.shared();
+    // As if the payloads of others waited: there is room for one of ours, and not for three.
+    let room = shared.payload_rooms.take(65_536 - 9_000).unwrap();
+    assert_eq!(in_flight(&mut client, "payload"), 65_536 - 9_000);
+    let batch = client.request("POST", "/v1/events", &fields, events.join("\n").as_bytes());
+    let batch = batch.expect(503);
+    assert_eq!(batch.json()["type"], "/problems/unavailable");
+    assert!(batch.header("retry-after").is_some());
+    client.get("/v1/streams/s").expect(404);
+    // A batch of both kinds is refused whole as well, whichever of them does not fit.
+    let mixed = format!("{}\n{row}", events[0]);
+    client.request("POST", "/v1/events", &fields, mixed.as_bytes()).expect(503);
+    client.get("/v1/streams/s").expect(404);
+    client.request("POST", "/v1/events", &fields, events[0].as_bytes()).expect(202);
+    client.request("POST", "/v1/events", &fields, row.to_string().as_bytes()).expect(202);
+    drop(room);
+    // A repeat is known by its id.
+    client.request("POST", "/v1/events", &fields, events.join("\n").as_bytes()).expect(202);
+    client.request("POST", "/v1/events", &fields, mixed.as_bytes()).expect(202);
+    eventually("exactly the accepted ones are there", || {
+        let response = client.get("/v1/streams/s");
+        (response.status == 200 && response.json()["appliedSeq"] == 3).then_some(())
+    });
+    assert_eq!(in_flight(&mut client, "payload"), 0, "all room is given back");
+    service.stop();
+}
+
+/// What the lines of a large batch hold.
+const LINES_BYTES: usize = 300_000;
+
+/// A batch of [`BODY_BYTES`] for the stream of `sender`, and how many lines it has.
+fn large_batch(sender: u128, round: u128) -> (u64, Vec<u8>) {
+    let payload = json!({"filler": "x".repeat(8000)});
+    let mut lines = String::new();
+    let mut count = 0;
+    while lines.len() < LINES_BYTES {
+        let id = sender << 40 | round << 20 | u128::from(count) << 4;
+        lines += &envelope(id, &format!("s{sender}"), payload.clone()).to_string();
+        lines.push('\n');
+        count += 1;
+    }
+    let mut lines = lines.into_bytes();
+    // Blanks make it long and take no time to read.
+    lines.resize(BODY_BYTES, b' ');
+    (count, lines)
+}
+
+/// A peer that has sent the head of a batch and half of its body.
+struct Half {
+    stream: BufReader<TcpStream>,
+    rest: Vec<u8>,
+}
+
+impl Half {
+    fn send(api: SocketAddr, token: &str, body: &[u8]) -> Self {
+        let (now, rest) = body.split_at(body.len() / 2);
+        Self { rest: rest.to_vec(), ..Self::begin(api, token, body.len(), now) }
+    }
+
+    /// Announces a body and sends the beginning.
+    fn begin(api: SocketAddr, token: &str, length: usize, now: &[u8]) -> Self {
+        let mut stream = TcpStream::connect_timeout(&api, PATIENCE).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let head = format!(
+            "POST /v1/events HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\
+             Content-Type: application/x-ndjson\r\nContent-Length: {length}\r\n\r\n"
+        );
+        stream.write_all(&[head.as_bytes(), now].concat()).unwrap();
+        Self { stream: BufReader::new(stream), rest: Vec::new() }
+    }
+
+    fn finish(mut self) -> Response {
+        self.stream.get_mut().write_all(&self.rest).unwrap();
+        read_response(&mut self.stream, false).unwrap()
+    }
+}
+
+/// What the bodies in a service may hold together in these tests, and one of them: longer than what a connection
+/// takes in for no use, else.
+const BUDGET: usize = 7_000_000;
+const BODY_BYTES: usize = 3_000_000;
+
+#[test]
+fn bodies_on_their_way_are_bounded_by_their_bytes_and_small_posts_go_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let service =
+        InChild::start(folder.path(), &[("SENTINEL_INFLIGHT_BYTES", &BUDGET.to_string())]);
+    let token = token(folder.path(), "demo", &["sentinel:write"]);
+    let fields = [("Content-Type", "application/x-ndjson")];
+    let mut client = Client::new(service.api, &token);
+    let (_, body) = large_batch(9, 9);
+    let halves: Vec<Half> =
+        (0..2).map(|sender| Half::send(service.api, &token, &large_batch(sender, 0).1)).collect();
+    eventually("both bodies hold their room", || {
+        (in_flight(&mut client, "body") == 2 * BODY_BYTES as u64).then_some(())
+    });
+    let refused = client.request("POST", "/v1/events", &fields, &body).expect(503);
+    assert!(refused.header("retry-after").is_some());
+    assert_eq!(refused.json()["type"], "/problems/unavailable");
+    assert_eq!(refused.header("content-type"), Some("application/problem+json"));
+    let never = Half::begin(service.api, &token, BUDGET + 1, b"").finish().expect(413);
+    assert_eq!(never.json()["type"], "/problems/content-too-large");
+    // What comes with its head in one piece is never kept.
+    client.event("small", &envelope(1, "small", json!({}))).expect(202);
+    assert_eq!(in_flight(&mut client, "body"), 2 * BODY_BYTES as u64, "the refused one has none");
+    // One goes through, one goes away: the room of both is there again.
+    let mut halves = halves.into_iter();
+    halves.next().unwrap().finish().expect(202);
+    drop(halves);
+    eventually("all room is given back", || (in_flight(&mut client, "body") == 0).then_some(()));
+    client.request("POST", "/v1/events", &fields, &body).expect(202);
+    assert_eq!(service.terminate(), 0);
+}
+
+#[test]
+fn many_large_bodies_at_once_are_taken_as_far_as_they_fit_and_every_202_is_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let service =
+        InChild::start(folder.path(), &[("SENTINEL_INFLIGHT_BYTES", &BUDGET.to_string())]);
+    let token = token(folder.path(), "demo", &["sentinel:write"]);
+    let fields = [("Content-Type", "application/x-ndjson")];
+    let refused = Mutex::new(0);
+    // A body that is held up leaves room for one more at a time, so the others meet a full house for certain.
+    let half = Half::send(service.api, &token, &large_batch(100, 0).1);
+    let mut client = Client::new(service.api, &token);
+    eventually("it holds its room", || (in_flight(&mut client, "body") > 0).then_some(()));
+    let accepted: Vec<u64> = std::thread::scope(|scope| {
+        let senders: Vec<_> = (0..4)
+            .map(|sender| {
+                let (api, token, refused) = (service.api, &token, &refused);
+                scope.spawn(move || {
+                    let mut client = Client::new(api, token);
+                    let mut accepted = 0;
+                    for round in 0..3 {
+                        let (count, body) = large_batch(sender, round);
+                        eventually("it is taken in the end", || {
+                            let answer = client.request("POST", "/v1/events", &fields, &body);
+                            if answer.status == 503 {
+                                assert!(answer.header("retry-after").is_some());
+                                *refused.lock() += 1;
+                                // Some other sender's turn.
+                                std::thread::sleep(Duration::from_millis(20));
+                                return None;
+                            }
+                            answer.expect(202);
+                            Some(())
+                        });
+                        accepted += count;
+                    }
+                    accepted
+                })
+            })
+            .collect();
+        senders.into_iter().map(|sender| sender.join().unwrap()).collect()
+    });
+    assert!(*refused.lock() > 0, "four bodies do not fit beside one where two do");
+    half.finish().expect(202);
+    for pool in ["body", "payload"] {
+        eventually("all room is given back", || (in_flight(&mut client, pool) == 0).then_some(()));
+    }
+    for (sender, accepted) in accepted.into_iter().enumerate() {
+        let path = format!("/v1/streams/s{sender}");
+        eventually("every accepted event is applied", || {
+            let answer = client.get(&path);
+            (answer.status == 200 && answer.json()["appliedSeq"] == accepted).then_some(())
+        });
+    }
+    assert_eq!(service.terminate(), 0);
 }
 
 /// The most memory that a process has had resident, in bytes.

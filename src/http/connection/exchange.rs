@@ -1,13 +1,20 @@
 //! What a connection and whoever answers it say to each other. This module is the narrow waist of the front: on one
 //! side bytes and deadlines, on the other the app, its arena, the workers and the mailbox.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::super::body::Chunks;
-use super::super::limits::Limits;
+use super::super::limits::{Limits, SMALL_BODY_BYTES, STRANGERS_PART};
 use super::super::parse::{self, Fields, Length, Line, Refusal};
 use super::super::reply::Facts;
 use super::super::{Head, Headers, Peer, Place, Port, Request};
+use crate::room::{Room, Rooms};
+
+const NO_ROOM: Refusal = Refusal {
+    status: 503,
+    detail: "the bodies of the requests in flight fill the room that there is for them; nothing of this one was kept",
+};
 
 /// What holds for everything that happens to a connection in one go.
 #[derive(Debug, Clone, Copy)]
@@ -21,8 +28,8 @@ pub struct Moment<'m> {
 /// What is to be done with a head.
 #[derive(Debug)]
 pub enum Verdict<T> {
-    /// Read the body, so many bytes at most.
-    Read { admitted: T, place: Place, body_bytes_max: usize },
+    /// Read the body, so many bytes at most. `known`: it may take all the room that there is for bodies.
+    Read { admitted: T, place: Place, body_bytes_max: usize, known: bool },
     /// The reply is framed. `keep`: the connection may be used again.
     Refused { keep: bool },
 }
@@ -61,29 +68,36 @@ pub trait Responder {
         facts: Facts,
         out: &mut Vec<u8>,
     ) -> Outcome<Self::Stream>;
-    /// Sends a request to a worker: `bytes` are its head, `head_bytes` long, and its body, decoded.
+    /// Sends a request to a worker.
     fn dispatch(
         &mut self,
-        bytes: Vec<u8>,
-        head_bytes: usize,
-        admitted: Self::Admitted,
+        parcel: Parcel<Self::Admitted>,
         facts: Facts,
         out: &mut Vec<u8>,
     ) -> Outcome<Self::Stream>;
-    /// Replies to what is no acceptable request.
-    fn refuse(&mut self, refusal: Refusal, facts: Facts, out: &mut Vec<u8>);
+    /// Replies to what is no acceptable request, or finds no room. Returns whether the connection may be used again.
+    fn refuse(&mut self, refusal: Refusal, facts: Facts, out: &mut Vec<u8>) -> bool;
+    /// The room for the bodies of all connections, in bytes.
+    fn bodies(&self) -> &Arc<Rooms>;
     /// An empty buffer for a request that must be kept.
     fn buffer(&mut self) -> Vec<u8>;
     /// Takes such a buffer back.
     fn recycle(&mut self, buffer: Vec<u8>);
 }
 
+/// A request that is kept, from its head on.
+pub struct Parcel<T> {
+    /// The head, `head_bytes` long, and what has come of the body, decoded.
+    pub bytes: Vec<u8>,
+    pub head_bytes: usize,
+    pub admitted: T,
+    /// What the body takes up. Given back with the last of the bytes, whatever way that is.
+    pub room: Room,
+}
+
 /// A request whose body is on its way.
 pub(super) struct Pending<T> {
-    /// The head and what has come of the body, decoded.
-    pub(super) bytes: Vec<u8>,
-    pub(super) head_bytes: usize,
-    pub(super) admitted: T,
+    pub(super) parcel: Parcel<T>,
     pub(super) place: Place,
     pub(super) facts: Facts,
     pub(super) rest: Rest,
@@ -99,20 +113,41 @@ pub(super) enum Rest {
 impl<T> Pending<T> {
     /// Takes what `input` holds of the body. Returns how much that was, and whether the body is complete.
     pub(super) fn take(&mut self, input: &[u8]) -> Result<(usize, bool), Refusal> {
+        let Parcel { bytes, head_bytes, room, .. } = &mut self.parcel;
         match &mut self.rest {
             Rest::Known(length) => {
-                // The length is only a promise, so room is taken for what has come and not for what may.
-                let missing = self.head_bytes + *length - self.bytes.len();
+                let missing = *head_bytes + *length - bytes.len();
                 let taken = missing.min(input.len());
-                self.bytes.extend_from_slice(&input[..taken]);
+                // The length is only a promise, so memory is taken for what has come and not for what may; and never
+                // for more than will come.
+                if bytes.capacity() - bytes.len() < taken {
+                    bytes.reserve_exact(missing.min(bytes.len().max(taken)));
+                }
+                bytes.extend_from_slice(&input[..taken]);
                 Ok((taken, taken == missing))
             }
             Rest::Chunked(chunks) => {
-                let taken = chunks.decode(input, &mut self.bytes)?;
+                let taken = chunks.decode(input, bytes)?;
+                room.grow_to(bytes.len() - *head_bytes).map_err(|_| NO_ROOM)?;
                 Ok((taken, chunks.is_done()))
             }
         }
     }
+}
+
+/// Room for a body of this length, or for the beginning of a chunked one, or 503.
+pub(super) fn room_for(
+    rooms: &Arc<Rooms>,
+    length: Option<usize>,
+    known: bool,
+    limits: &Limits,
+) -> Result<Room, Refusal> {
+    let ceiling = match length {
+        _ if !known => limits.bodies_bytes_max / STRANGERS_PART,
+        Some(0..=SMALL_BODY_BYTES) => rooms.capacity(),
+        Some(_) | None => limits.bodies_bytes_max,
+    };
+    rooms.take_below(length.unwrap_or(0), ceiling).map_err(|_| NO_ROOM)
 }
 
 /// The head as the app sees it.

@@ -12,6 +12,8 @@
 //! * A stream that rests has said everything there is; news, its time or the stop end the rest. It is never both at rest
 //!   and elsewhere.
 //! * An idle connection owns no buffer: input comes in the loop's scratch, output leaves in a lent buffer.
+//! * A body is kept only with room for it ([`Responder::bodies`]), and the room goes the way of the body's bytes. What
+//!   is handled straight out of the scratch needs none.
 
 mod exchange;
 mod requests;
@@ -22,7 +24,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use exchange::Pending;
-pub use exchange::{Moment, Outcome, Piece, Responder, Verdict, with_request};
+pub use exchange::{Moment, Outcome, Parcel, Piece, Responder, Verdict, with_request};
 
 use super::limits::{LINGER_BYTES_MAX, SPARE_BYTES_MAX};
 use super::parse::Refusal;
@@ -91,6 +93,8 @@ pub struct Connection<T, S> {
     endless: Option<&'static Endless>,
     /// It ends in the middle of something, and the peer must be able to tell.
     broken: bool,
+    /// What the peer goes on sending although it has its reply, as far as that is known.
+    unread: usize,
 }
 
 impl<T, S> Connection<T, S> {
@@ -112,6 +116,7 @@ impl<T, S> Connection<T, S> {
             rest_until: None,
             endless: None,
             broken: false,
+            unread: 0,
         }
     }
 
@@ -236,7 +241,7 @@ impl<T, S> Connection<T, S> {
         if matches!(self.phase, Phase::Last) && self.out.is_empty() && !self.gone {
             self.inbox = Vec::new();
             if !self.ended {
-                self.phase = Phase::Lingering { left: LINGER_BYTES_MAX };
+                self.phase = Phase::Lingering { left: self.unread.max(LINGER_BYTES_MAX) };
                 self.phase_by = moment.now + moment.limits.linger_time;
                 return Closing::Half;
             }

@@ -6,7 +6,7 @@ use super::super::limits::OUT_BYTES_HIGH;
 use super::super::parse::{self, Fields, Length, Refusal};
 use super::super::reply::Facts;
 use super::super::{Method, Place, Request};
-use super::exchange::{Pending, Rest, head_of};
+use super::exchange::{Parcel, Pending, Rest, head_of, room_for};
 use super::{Connection, Moment, Outcome, Phase, Responder, Verdict, with_request};
 
 const BODY_TOO_LARGE: Refusal = Refusal { status: 413, detail: "the body is too large" };
@@ -94,13 +94,16 @@ impl<T, S> Connection<T, S> {
         self.framing(moment);
         // A body that is not read would be taken for the next request.
         let refusal_facts = Facts { keep: facts.keep && whole.is_some(), ..facts };
-        let (admitted, place, max) = match responder.admit(&head, refusal_facts, &mut self.out) {
-            Verdict::Refused { keep } => {
-                self.replied(keep && refusal_facts.keep, moment);
-                return Some(bytes + whole.map_or(0, <[u8]>::len));
-            }
-            Verdict::Read { admitted, place, body_bytes_max } => (admitted, place, body_bytes_max),
-        };
+        let (admitted, place, max, known) =
+            match responder.admit(&head, refusal_facts, &mut self.out) {
+                Verdict::Refused { keep } => {
+                    self.replied(keep && refusal_facts.keep, moment);
+                    return Some(bytes + whole.map_or(0, <[u8]>::len));
+                }
+                Verdict::Read { admitted, place, body_bytes_max, known } => {
+                    (admitted, place, body_bytes_max.min(moment.limits.bodies_bytes_max), known)
+                }
+            };
         if matches!(length, Length::Known(length) if length > max) {
             self.refuse(BODY_TOO_LARGE, facts.head_only, moment, responder);
             return Some(input.len());
@@ -112,14 +115,36 @@ impl<T, S> Connection<T, S> {
                     responder.handle(&request, admitted, facts, &mut self.out)
                 }
                 Place::Worker => {
-                    let mut copy = responder.buffer();
-                    copy.extend_from_slice(&input[..bytes + body.len()]);
-                    responder.dispatch(copy, bytes, admitted, facts, &mut self.out)
+                    match room_for(responder.bodies(), Some(body.len()), known, moment.limits) {
+                        Ok(room) => {
+                            let mut copy = responder.buffer();
+                            copy.extend_from_slice(&input[..bytes + body.len()]);
+                            let parcel = Parcel { bytes: copy, head_bytes: bytes, admitted, room };
+                            responder.dispatch(parcel, facts, &mut self.out)
+                        }
+                        // It is all here, so the next request can be told from it.
+                        Err(refusal) => Outcome::Replied {
+                            keep: responder.refuse(refusal, facts, &mut self.out),
+                        },
+                    }
                 }
             };
             self.conclude(outcome, facts, moment);
             return Some(bytes + body.len());
         }
+        let announced = match length {
+            Length::Known(length) => Some(length),
+            // It takes room as it grows.
+            Length::Chunked => None,
+        };
+        let room = match room_for(responder.bodies(), announced, known, moment.limits) {
+            Ok(room) => room,
+            Err(refusal) => {
+                self.refuse(refusal, facts.head_only, moment, responder);
+                self.unread = announced.unwrap_or(0);
+                return Some(input.len());
+            }
+        };
         if expects_continue && after.is_empty() {
             self.out.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
         }
@@ -129,7 +154,8 @@ impl<T, S> Connection<T, S> {
             Length::Known(length) => Rest::Known(length),
             Length::Chunked => Rest::Chunked(Chunks::new(max)),
         };
-        let pending = Pending { bytes: copy, head_bytes: bytes, admitted, place, facts, rest };
+        let parcel = Parcel { bytes: copy, head_bytes: bytes, admitted, room };
+        let pending = Pending { parcel, place, facts, rest };
         self.phase = Phase::Body(Box::new(pending));
         self.phase_by = moment.now + moment.limits.body_time;
         Some(bytes)
@@ -153,20 +179,20 @@ impl<T, S> Connection<T, S> {
             self.framing(moment);
             let keep = pending.facts.keep && !moment.draining;
             let facts = Facts { keep, complete_at: moment.now, ..pending.facts };
-            let Pending { bytes, head_bytes, admitted, place, .. } = *pending;
+            let Pending { parcel, place, .. } = *pending;
             let outcome = match place {
                 Place::Loop => {
                     let out = &mut self.out;
+                    let Parcel { bytes, head_bytes, admitted, room } = parcel;
                     let outcome =
                         with_request(&bytes, head_bytes, &self.peer, self.port, |request| {
                             responder.handle(request, admitted, facts, out)
                         });
                     responder.recycle(bytes);
+                    drop(room);
                     outcome
                 }
-                Place::Worker => {
-                    responder.dispatch(bytes, head_bytes, admitted, facts, &mut self.out)
-                }
+                Place::Worker => responder.dispatch(parcel, facts, &mut self.out),
             };
             self.conclude(outcome, facts, moment);
         }

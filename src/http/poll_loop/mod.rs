@@ -113,6 +113,7 @@ where
             jobs,
             letterbox: Arc::new(Letterbox::new(seat.waker)),
             spares: Vec::new(),
+            bodies: Arc::clone(gate.bodies()),
             generation: 0,
         };
         Self {

@@ -7,15 +7,17 @@
 
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use sentinel::http::connection::{
-    Closing, Connection, Moment, Outcome, Responder, Verdict, with_request,
+    Closing, Connection, Moment, Outcome, Parcel, Responder, Verdict, with_request,
 };
 use sentinel::http::limits::{Limits, OUT_BYTES_HIGH, READ_BYTES};
 use sentinel::http::parse::Refusal;
 use sentinel::http::reply::{self, Date, Facts};
 use sentinel::http::{Head, Place, Port, Reply, Request};
+use sentinel::room::Rooms;
 
 const PEER: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 /// Short enough that an input of some hundred bytes can be too long.
@@ -40,6 +42,8 @@ struct Scribe {
     seen: Vec<String>,
     /// Whether heads may be refused: then what becomes of a connection depends on whether the body was there already.
     refuses: bool,
+    /// Just enough for one body.
+    bodies: Arc<Rooms>,
     date: Date,
 }
 
@@ -73,7 +77,7 @@ impl Responder for Scribe {
             return Verdict::Refused { keep: self.frame(401, b"refused", facts, out) };
         }
         let place = if head.path.starts_with("/w") { Place::Worker } else { Place::Loop };
-        Verdict::Read { admitted: (), place, body_bytes_max: BODY_BYTES_MAX }
+        Verdict::Read { admitted: (), place, body_bytes_max: BODY_BYTES_MAX, known: true }
     }
 
     fn handle(
@@ -98,21 +102,19 @@ impl Responder for Scribe {
         }
     }
 
-    fn dispatch(
-        &mut self,
-        bytes: Vec<u8>,
-        head_bytes: usize,
-        (): (),
-        _: Facts,
-        _: &mut Vec<u8>,
-    ) -> Outcome<()> {
+    fn dispatch(&mut self, parcel: Parcel<()>, _: Facts, _: &mut Vec<u8>) -> Outcome<()> {
+        let Parcel { bytes, head_bytes, .. } = parcel;
         with_request(&bytes, head_bytes, &PEER.into(), Port::Api, |request| self.note(request));
         Outcome::Waiting
     }
 
     /// Which rule was broken first may depend on the cut, so all refusals look alike.
-    fn refuse(&mut self, _: Refusal, facts: Facts, out: &mut Vec<u8>) {
-        self.frame(400, b"", facts, out);
+    fn refuse(&mut self, _: Refusal, facts: Facts, out: &mut Vec<u8>) -> bool {
+        self.frame(400, b"", facts, out)
+    }
+
+    fn bodies(&self) -> &Arc<Rooms> {
+        &self.bodies
     }
 
     fn buffer(&mut self) -> Vec<u8> {
@@ -139,7 +141,8 @@ impl Bench {
         let moment = Moment { now, limits: &limits, draining: false };
         let connection = Connection::new(PEER, Port::Api, moment);
         let date = Date::new(UNIX_EPOCH + Duration::from_secs(784_111_777));
-        let scribe = Scribe { seen: Vec::new(), refuses, date };
+        let bodies = Rooms::new(BODY_BYTES_MAX);
+        let scribe = Scribe { seen: Vec::new(), refuses, bodies, date };
         Self { connection, scribe, limits, now, draining: false, got: Vec::new() }
     }
 
@@ -213,6 +216,8 @@ fn exchange(stream: &[u8], sizes: impl Iterator<Item = usize>) -> (Vec<String>, 
             break;
         }
     }
+    drop(bench.connection);
+    assert_eq!(bench.scribe.bodies.taken(), 0, "the room is given back");
     // Whether a body is asked for depends on whether it is there already.
     let mut got = Vec::with_capacity(bench.got.len());
     let mut from = 0;
@@ -279,6 +284,8 @@ fn bounded_in_any_order(sizes: &[u8], stream: &[u8]) {
         match bench.with(|connection, moment, _| connection.closing(moment)) {
             Closing::Whole => {
                 assert!(!bench.connection.is_busy() && bench.connection.output().is_empty());
+                drop(bench.connection);
+                assert_eq!(bench.scribe.bodies.taken(), 0, "the room is given back");
                 return;
             }
             Closing::Reserved => assert!(bench.connection.is_busy(), "reserved for somebody"),

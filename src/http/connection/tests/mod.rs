@@ -1,22 +1,27 @@
 //! What a peer sees of a connection, byte by byte and second by second, without a socket. This module moves the time
 //! by hand.
 
+mod rooms;
+
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use proptest::prelude::*;
 
-use super::super::limits::{Limits, OUT_BYTES_HIGH, READ_BYTES};
+use super::super::limits::{Limits, OUT_BYTES_HIGH, READ_BYTES, SMALL_BODIES_PART};
 use super::super::reply::Date;
 use super::super::{Head, Place, Reply, Request};
 use super::*;
+use crate::room::Rooms;
 
-/// Admits `/refused` never, everything else with 100 bytes of body, and says what it was asked.
+/// Admits `/refused` never, `/batch` with [`BATCH_BYTES_MAX`], everything else with 100 bytes of body, and says what it
+/// was asked. Who asks for `/stranger…` is not known.
 struct Scribe {
     seen: Vec<String>,
     /// Requests sent to a worker: their bytes and the length of their heads.
-    dispatched: Vec<(Vec<u8>, usize)>,
+    dispatched: Vec<Parcel<String>>,
+    bodies: Arc<Rooms>,
     date: Date,
 }
 
@@ -36,9 +41,12 @@ impl Responder for Scribe {
         if head.path == "/refused" {
             return Verdict::Refused { keep: self.frame(401, "refused", facts, out) };
         }
-        let place = if head.path == "/worker" { Place::Worker } else { Place::Loop };
+        let place = if head.path.starts_with("/worker") { Place::Worker } else { Place::Loop };
         let admitted = format!("{:?} {}", head.method, head.path);
-        Verdict::Read { admitted, place, body_bytes_max: 100 }
+        let known = !head.path.starts_with("/stranger");
+        let is_batch = head.path.contains("batch");
+        let body_bytes_max = if is_batch { BATCH_BYTES_MAX } else { 100 };
+        Verdict::Read { admitted, place, body_bytes_max, known }
     }
 
     fn handle(
@@ -66,20 +74,17 @@ impl Responder for Scribe {
         }
     }
 
-    fn dispatch(
-        &mut self,
-        bytes: Vec<u8>,
-        head_bytes: usize,
-        _: String,
-        _: Facts,
-        _: &mut Vec<u8>,
-    ) -> Outcome<u32> {
-        self.dispatched.push((bytes, head_bytes));
+    fn dispatch(&mut self, parcel: Parcel<String>, _: Facts, _: &mut Vec<u8>) -> Outcome<u32> {
+        self.dispatched.push(parcel);
         Outcome::Waiting
     }
 
-    fn refuse(&mut self, refusal: Refusal, facts: Facts, out: &mut Vec<u8>) {
-        self.frame(refusal.status, refusal.detail, facts, out);
+    fn refuse(&mut self, refusal: Refusal, facts: Facts, out: &mut Vec<u8>) -> bool {
+        self.frame(refusal.status, refusal.detail, facts, out)
+    }
+
+    fn bodies(&self) -> &Arc<Rooms> {
+        &self.bodies
     }
 
     fn buffer(&mut self) -> Vec<u8> {
@@ -101,17 +106,25 @@ struct Bench {
     closing: Closing,
 }
 
+/// The room for bodies in a bench, and what there is beside it for small ones.
+const BODIES_BYTES_MAX: usize = 40_000;
+const SMALL_BYTES_MAX: usize = BODIES_BYTES_MAX / SMALL_BODIES_PART;
+
+/// The longest batch.
+const BATCH_BYTES_MAX: usize = 4 << 20;
+
 const CLOSED: Closing = Closing::Whole;
 
 impl Bench {
     fn new() -> Self {
-        let limits = Limits::default();
+        let limits = Limits { bodies_bytes_max: BODIES_BYTES_MAX, ..Limits::default() };
         let now = Instant::now();
         let moment = Moment { now, limits: &limits, draining: false };
         let peer = IpAddr::from(Ipv4Addr::LOCALHOST);
         let connection = Connection::new(peer, Port::Api, moment);
         let date = Date::new(UNIX_EPOCH + Duration::from_secs(784_111_777));
-        let scribe = Scribe { seen: vec![], dispatched: vec![], date };
+        let bodies = Rooms::new(BODIES_BYTES_MAX + SMALL_BYTES_MAX);
+        let scribe = Scribe { seen: vec![], dispatched: vec![], bodies, date };
         let (got, closing) = (String::new(), Closing::Open);
         Self { connection, scribe, limits, start: now, now, draining: false, got, closing }
     }
@@ -340,7 +353,7 @@ fn a_worker_gets_the_whole_request_by_move() {
     );
     assert!(bench.scribe.dispatched.is_empty() && !bench.connection.is_busy());
     bench.send(b"2\r\nde\r\n0\r\n\r\n");
-    let (bytes, head_bytes) = bench.scribe.dispatched.pop().unwrap();
+    let Parcel { bytes, head_bytes, .. } = bench.scribe.dispatched.pop().unwrap();
     assert_eq!(&bytes[head_bytes..], b"abcde");
     let peer = Peer::from(IpAddr::from(Ipv4Addr::LOCALHOST));
     let length = with_request(&bytes, head_bytes, &peer, Port::Api, |r| r.head.content_length);
