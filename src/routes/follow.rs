@@ -9,6 +9,9 @@
 //! `log_id` ([`Reader::newest_log_id`]), the two parts touch and do not overlap. The `id` of an event names the part
 //! and the place in it, so that a reader that was cut off goes on right there.
 //!
+//! A follower ends with the token that it was asked for with, when the door would refuse that token. The reader comes back
+//! with a new one.
+//!
 //! A follower subscribes before it reads, takes the news before each read, and rests only when it has read
 //! everything. It holds its place and no rows; what it has not read yet is in the store.
 
@@ -70,6 +73,14 @@ impl Form {
         match self {
             Self::Lines => &LINES,
             Self::Events => &EVENTS,
+        }
+    }
+
+    /// The last words where the token of the reader is no longer good.
+    fn token_expired(self) -> &'static [u8] {
+        match self {
+            Self::Lines => b"{\"end\":\"the token has expired\"}\n",
+            Self::Events => b": the token has expired\n\n",
         }
     }
 
@@ -136,11 +147,16 @@ pub struct LogFollow {
     pub(super) is_at_end: bool,
     /// The reader wants what there is, and nothing that comes later.
     pub(super) ends: bool,
+    /// When the reader's token is no longer good.
+    pub(super) until: Option<Instant>,
 }
 
 impl LogFollow {
     /// The next piece, and the stream unless it broke off.
     pub(super) fn next(mut self, reader: &mut dyn Reader) -> (Vec<u8>, Option<Self>) {
+        if self.until.is_some_and(|until| until <= Instant::now()) {
+            return (self.form.token_expired().to_vec(), None);
+        }
         let mut out = Vec::new();
         match self.read(reader, &mut out) {
             Ok(()) if self.ends && self.is_at_end => (out, None),
@@ -155,7 +171,8 @@ impl LogFollow {
     }
 
     pub(super) fn onward(&self) -> Onward {
-        let pause = self.is_at_end.then(|| Pause { news: Arc::clone(&self.news), until: None });
+        let (news, until) = (&self.news, self.until);
+        let pause = self.is_at_end.then(|| Pause { news: Arc::clone(news), until });
         Onward { pause, endless: Some(self.form.endless()) }
     }
 
@@ -243,12 +260,17 @@ pub struct EventsWait {
     pub(super) after: u64,
     pub(super) limit: usize,
     pub(super) until: Instant,
+    /// That is when the token of the asker is no longer good: nothing is read for it from then on.
+    pub(super) is_cut: bool,
     pub(super) news: Arc<Subscription>,
 }
 
 impl EventsWait {
     /// The whole answer when there is one, or when the time is up; else the wait goes on.
     pub(super) fn next(self, reader: &mut dyn Reader, draining: bool) -> (Vec<u8>, Option<Self>) {
+        if self.is_cut && Instant::now() >= self.until {
+            return (body(&[], self.after), None);
+        }
         // Before the read: what comes later ends the rest at once.
         self.news.take();
         let found = reader.stream_events(&self.tenant, &self.stream, self.after, self.limit);

@@ -23,7 +23,7 @@ use std::any::Any;
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bumpalo::Bump;
 use crossbeam::channel::Sender;
@@ -138,6 +138,8 @@ struct Exchange<'e, 'a> {
     route: &'static Route,
     /// The tenant whose data is meant: the token's, or the one an admin names.
     tenant: Option<TenantId>,
+    /// Who is asking, where the route needs a token.
+    principal: Option<Arc<Principal>>,
     trace: TraceContext,
     begun: Option<Timestamp>,
     back: &'e dyn ReturnAddress,
@@ -337,9 +339,11 @@ impl Desk {
                 Some(found)
             }
         };
-        let tenant =
-            principal.map(|principal| self.tenant(&request.head, &principal, route)).transpose()?;
-        let exchange = Exchange { arena, request, route, tenant, trace, begun, back };
+        let tenant = principal
+            .as_ref()
+            .map(|principal| self.tenant(&request.head, principal, route))
+            .transpose()?;
+        let exchange = Exchange { arena, request, route, tenant, principal, trace, begun, back };
         match route.action {
             table::Action::Index => Ok(machines::index(&exchange)),
             table::Action::Health => Ok(machines::health(&exchange)),
@@ -524,6 +528,12 @@ impl<'a> Exchange<'_, 'a> {
     /// The tenant of a route that needs a token.
     fn tenant(&self) -> Result<&TenantId, Problem> {
         self.tenant.as_ref().ok_or_else(|| Problem::new(Kind::Internal, "the route has no scope"))
+    }
+
+    /// When the token of the request is no longer good. None: never, as far as can be said.
+    fn token_ends(&self) -> Option<Instant> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Instant::now().checked_add(self.principal.as_ref()?.good_for(now)?)
     }
 
     fn trace_id(&self) -> String {

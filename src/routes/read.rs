@@ -327,7 +327,9 @@ impl Desk {
         }
         let tenant = tenant.clone();
         let is_at_end = false;
-        let follow = LogFollow { tenant, process, filter, form, place, news, is_at_end, ends };
+        // One that ends with what is there is an answer to the request, like any other.
+        let until = if ends { None } else { exchange.token_ends() };
+        let follow = LogFollow { tenant, process, filter, form, place, news, is_at_end, ends, until };
         Ok(Handled::Stream {
             status: 200,
             content_type: form.media_type(),
@@ -401,7 +403,9 @@ impl Desk {
             && events.is_empty()
         {
             let tenant = tenant.clone();
-            let wait = EventsWait { tenant, stream: key, after, limit, until, news };
+            let ends = exchange.token_ends().unwrap_or(until);
+            let (until, is_cut) = (until.min(ends), ends < until);
+            let wait = EventsWait { tenant, stream: key, after, limit, until, is_cut, news };
             return Ok(Handled::Stream {
                 status: 200,
                 content_type: super::JSON,

@@ -15,7 +15,9 @@ use sentinel::routes::Desk;
 use sentinel::service::{Parts, wall_clock};
 use serde_json::{Value, json};
 
-use crate::harness::{Client, Dice, InProcess, PATIENCE, envelope, eventually, token};
+use crate::harness::{
+    Client, Dice, InProcess, PATIENCE, envelope, eventually, token, token_about_to_end,
+};
 
 const SSE: &str = "Accept: text/event-stream\r\n";
 
@@ -474,6 +476,39 @@ fn the_stop_ends_every_stream_with_a_word() {
     assert_eq!(lines.rest(), "{\"end\":\"the service is stopping\"}\n");
     assert_eq!(wait.rest(), "{\"events\":[],\"after\":1}");
     assert!(events.is_whole && lines.is_whole && wait.is_whole);
+}
+
+#[test]
+fn what_goes_on_ends_with_its_token_and_a_new_one_goes_on_from_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = InProcess::start(folder.path(), wall_clock(), Parts::ALL, &[]);
+    let api = service.service.api_address();
+    let mut client = service.client("demo");
+    say(&mut client, "p", info("first"));
+    client.event("k", &envelope(1, "s", json!({}))).expect(202);
+    eventually("the stream is there", || (client.get("/v1/streams/s").status == 200).then_some(()));
+    let left = Duration::from_secs(4);
+    let brief = token_about_to_end(folder.path(), "demo", &["sentinel:read"], left);
+    let begun = Instant::now();
+    let mut events = Follower::open(api, &brief, "/logs/p", SSE);
+    let mut lines = Follower::open(api, &brief, "/logs/p?follow=true", "");
+    let mut wait = Follower::open(api, &brief, "/v1/streams/s/events?after=1&wait=60s", "");
+    let (place, row) = events.event().unwrap();
+    assert_eq!(row["message"], "first");
+    assert!(lines.take("\n").unwrap().contains("first"));
+    assert_eq!(events.rest(), ": the token has expired\n\n");
+    assert_eq!(lines.rest(), "{\"end\":\"the token has expired\"}\n");
+    assert_eq!(wait.rest(), "{\"events\":[],\"after\":1}");
+    assert!(events.is_whole && lines.is_whole && wait.is_whole);
+    // Not before the door refuses it, which counts whole seconds.
+    assert!(begun.elapsed() > left - Duration::from_secs(1), "{:?}", begun.elapsed());
+    Client::new(api, &brief).get("/status/p").expect(401);
+    eventually("no stream is left", || service.service.shared().live.is_empty().then_some(()));
+    say(&mut client, "p", info("second"));
+    let fields = format!("{SSE}Last-Event-ID: {place}\r\n");
+    let fresh = token(folder.path(), "demo", &["sentinel:read"]);
+    assert_eq!(Follower::open(api, &fresh, "/logs/p", &fields).message(), "second");
+    service.stop();
 }
 
 #[test]

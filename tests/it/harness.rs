@@ -135,12 +135,32 @@ impl InProcess {
 
 /// A token of the development key in `folder`.
 pub(crate) fn token(folder: &Path, tenant: &str, roles: &[&str]) -> String {
+    signed(folder, tenant, roles, unix_seconds())
+}
+
+/// A token whose time is over, and which the door takes for `left` yet: it gives it [`LEEWAY`] more.
+pub(crate) fn token_about_to_end(
+    folder: &Path,
+    tenant: &str,
+    roles: &[&str],
+    left: Duration,
+) -> String {
+    let age = TTL + LEEWAY - left;
+    signed(folder, tenant, roles, unix_seconds() - age.as_secs())
+}
+
+/// How long tokens are good for.
+const TTL: Duration = Duration::from_secs(3600);
+/// What the door gives a token after its end.
+const LEEWAY: Duration = Duration::from_secs(30);
+
+/// A token made at `now_s`, whose signature must be in no log.
+fn signed(folder: &Path, tenant: &str, roles: &[&str], now_s: u64) -> String {
     let roles: Vec<Role> =
         roles.iter().map(|role| Role::parse(role).expect("a known role")).collect();
     let tenant = TenantId::parse(tenant).expect("a valid tenant");
-    let token =
-        development::token(folder, &tenant, &roles, Duration::from_secs(3600), unix_seconds())
-            .expect("the development key signs");
+    let token = development::token(folder, &tenant, &roles, TTL, now_s)
+        .expect("the development key signs");
     let (_, signature) = token.rsplit_once('.').expect("a token has three parts");
     SIGNATURES.lock().push(signature.to_owned());
     token

@@ -2,6 +2,7 @@
 //! is no other way to come by one, so whoever holds a principal knows that a token was verified.
 
 use std::fmt;
+use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD as URL_SAFE_NO_PAD;
@@ -9,6 +10,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::AuthError;
+use super::keys::LEEWAY_S;
 use crate::certificates::{PeerCertificate, Thumbprint};
 use crate::config::DefaultRole;
 use crate::domain::ids::TenantId;
@@ -93,6 +95,8 @@ pub struct Principal {
     tenant: TenantId,
     roles: Roles,
     subject: String,
+    /// When the door stops taking the token, since 1970. None: later than can be said.
+    until: Option<Duration>,
     /// The only certificate that the token is good with (RFC 8705).
     bound_to: Option<Thumbprint>,
 }
@@ -130,6 +134,13 @@ impl Principal {
         self.roles.includes(role)
     }
 
+    /// How long the door will go on taking the token, at `now` since 1970. None: for longer than can be said.
+    ///
+    /// Whoever goes on answering after that must ask for a new token first.
+    pub fn good_for(&self, now: Duration) -> Option<Duration> {
+        self.until.map(|until| until.saturating_sub(now))
+    }
+
     /// What the identity provider calls them.
     pub fn subject(&self) -> &str {
         &self.subject
@@ -142,6 +153,7 @@ impl Principal {
             tenant: TenantId::parse(tenant).unwrap(),
             roles: Roles::of(roles),
             subject: "tester".to_string(),
+            until: None,
             bound_to: None,
         }
     }
@@ -165,6 +177,7 @@ impl Principal {
             tenant,
             roles: claims.roles(default_role),
             subject: subject.chars().take(SUBJECT_CHARS_MAX).collect(),
+            until: Duration::try_from_secs_f64((claims.exp.unwrap_or(0.0) + LEEWAY_S).max(0.0)).ok(),
             bound_to,
         })
     }

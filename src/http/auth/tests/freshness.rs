@@ -22,6 +22,22 @@ fn a_token_is_verified_once_a_minute_and_never_after_its_end() {
 }
 
 #[test]
+fn a_principal_knows_how_long_its_token_will_be_taken() {
+    let key = TestKey::ec("ec");
+    let door = door_with(&[&key]);
+    let token = key.token(&claims_with("exp", json!(NOW + 30)));
+    let good_for = |principal: &Principal, now_s| principal.good_for(Duration::from_secs(now_s));
+    let principal = door.check(Some(&token), NOW).unwrap();
+    assert_eq!(good_for(&principal, NOW), Some(Duration::from_secs(60)), "with the leeway");
+    assert_eq!(good_for(&principal, NOW + 59), Some(Duration::from_secs(1)));
+    door.check(Some(&token), NOW + 59).unwrap();
+    assert_eq!(good_for(&principal, NOW + 60), Some(Duration::ZERO), "when the door refuses it");
+    door.check(Some(&token), NOW + 60).unwrap_err();
+    let endless = key.token(&claims_with("exp", json!(1e300)));
+    assert_eq!(good_for(&door.check(Some(&endless), NOW).unwrap(), NOW), None);
+}
+
+#[test]
 fn a_refused_token_is_not_remembered() {
     let key = TestKey::ec("ec");
     let door = door_with(&[&key]);
