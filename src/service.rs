@@ -147,7 +147,7 @@ impl Service {
             body_bytes_max: config.body_bytes_max,
             batch_bytes_max: config.batch_bytes_max,
             development: config.mode == Mode::Development,
-            asks_clients: config.tls.asks_clients(),
+            client_auth: config.tls.client_auth(),
             draining: Arc::clone(&draining),
             front: front.handle(),
             threads: {

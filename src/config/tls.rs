@@ -30,8 +30,8 @@ pub struct Tls {
 
 impl Tls {
     /// Whether the API asks its clients for certificates, so that some routes can demand one.
-    pub fn asks_clients(&self) -> bool {
-        self.api.as_ref().is_some_and(|files| files.client_auth != ClientAuth::Off)
+    pub fn client_auth(&self) -> ClientAuth {
+        self.api.as_ref().map_or(ClientAuth::Off, |files| files.client_auth)
     }
 }
 

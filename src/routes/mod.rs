@@ -28,6 +28,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use bumpalo::Bump;
 use crossbeam::channel::Sender;
 
+use crate::certificates::ClientAuth;
 use crate::domain::dead_letter::NO_TENANT;
 use crate::domain::door::{trace_id_hex, traceparent};
 use crate::domain::event::TraceContext;
@@ -81,8 +82,8 @@ pub struct Shared {
     pub batch_bytes_max: usize,
     /// Answers only to loopback host names, and `/metrics` to anybody.
     pub development: bool,
-    /// The API asks its clients for certificates, so routes can demand one.
-    pub asks_clients: bool,
+    /// Whether the API asks its clients for certificates, so that routes can demand one.
+    pub client_auth: ClientAuth,
     /// The service is stopping: `/ready` says so.
     pub draining: Arc<AtomicBool>,
     /// What the ports count.
@@ -233,7 +234,7 @@ impl Desk {
             }
         };
         if route.certificate
-            && self.shared.asks_clients
+            && self.shared.client_auth != ClientAuth::Off
             && head.port == Port::Api
             && head.certificate.is_none()
         {
@@ -349,7 +350,7 @@ impl Desk {
             table::Action::Health => Ok(machines::health(&exchange)),
             table::Action::Ready => Ok(self.ready(&exchange)),
             table::Action::Metrics => Ok(self.metrics(&exchange)),
-            table::Action::OpenApi => Ok(openapi::answer(&exchange)),
+            table::Action::OpenApi => Ok(openapi::answer(self.shared.client_auth)),
             table::Action::ProblemHelp => machines::problem_help(&exchange),
             table::Action::Report(kind) => self.report(&exchange, kind),
             table::Action::Log => self.log(&exchange),

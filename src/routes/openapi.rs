@@ -10,15 +10,25 @@ use serde_json::{Map, Value, json};
 use super::problem::Kind;
 use super::stream::Streamed;
 use super::table::{Action, Body, ROUTES, Route, Scope};
-use super::{Exchange, JSON};
+use super::JSON;
+use crate::certificates::ClientAuth;
 use crate::domain::dead_letter::Reason;
 use crate::domain::log_row::Level;
 use crate::domain::process::Status;
 use crate::http::{Handled, Reply};
 
-pub(super) fn answer<'a>(_: &Exchange<'_, 'a>) -> Handled<'a, Streamed> {
-    static TEXT: OnceLock<String> = OnceLock::new();
-    let text = TEXT.get_or_init(|| document().to_string());
+/// What stands for a client certificate in `security`.
+const MUTUAL_TLS: &str = "mutualTLS";
+
+pub(super) fn answer<'a>(client_auth: ClientAuth) -> Handled<'a, Streamed> {
+    // One process may hold several services, each with a door of its own.
+    static TEXTS: [OnceLock<String>; 3] = [const { OnceLock::new() }; 3];
+    let text = match client_auth {
+        ClientAuth::Off => &TEXTS[0],
+        ClientAuth::Optional => &TEXTS[1],
+        ClientAuth::Required => &TEXTS[2],
+    };
+    let text = text.get_or_init(|| document(client_auth).to_string());
     Handled::Reply(Reply {
         status: 200,
         content_type: JSON,
@@ -28,12 +38,21 @@ pub(super) fn answer<'a>(_: &Exchange<'_, 'a>) -> Handled<'a, Streamed> {
     })
 }
 
-/// The whole document.
-pub(super) fn document() -> Value {
+/// The whole document of an API that asks for certificates like this.
+pub(super) fn document(client_auth: ClientAuth) -> Value {
     let mut paths: Map<String, Value> = Map::new();
     for route in ROUTES {
         let path = paths.entry(route.path).or_insert_with(|| json!({}));
-        path[route.method.as_str().to_ascii_lowercase()] = operation(route);
+        path[route.method.as_str().to_ascii_lowercase()] = operation(route, client_auth);
+    }
+    let mut schemes = json!({
+        "bearer": { "type": "http", "scheme": "bearer", "bearerFormat": "JWT" }
+    });
+    if client_auth != ClientAuth::Off {
+        schemes[MUTUAL_TLS] = json!({
+            "type": "mutualTLS",
+            "description": "a certificate that the authority in SENTINEL_TLS_CLIENT_CA_FILE has signed",
+        });
     }
     json!({
         "openapi": "3.1.0",
@@ -45,15 +64,13 @@ pub(super) fn document() -> Value {
         },
         "paths": paths,
         "components": {
-            "securitySchemes": {
-                "bearer": { "type": "http", "scheme": "bearer", "bearerFormat": "JWT" }
-            },
+            "securitySchemes": schemes,
             "schemas": schemas(),
         },
     })
 }
 
-fn operation(route: &Route) -> Value {
+fn operation(route: &Route, client_auth: ClientAuth) -> Value {
     let mut parameters: Vec<Value> = Vec::new();
     for segment in route.path.split('/').filter(|segment| segment.starts_with('{')) {
         let name = segment.trim_matches(['{', '}']);
@@ -90,13 +107,38 @@ fn operation(route: &Route) -> Value {
         "parameters": parameters,
         "responses": responses(route),
     });
-    if !matches!(route.scope, Scope::Open) {
-        operation["security"] = json!([{ "bearer": [scope_role(route.scope)] }]);
+    let security = security(route, client_auth);
+    if !security.is_empty() {
+        operation["security"] = json!([security]);
     }
     if route.body != Body::None {
         operation["requestBody"] = json!({ "required": route.action == Action::PostEvents, "content": request_content(route) });
     }
     operation
+}
+
+/// What a caller must bring, all of it.
+fn security(route: &Route, client_auth: ClientAuth) -> Map<String, Value> {
+    let mut all = Map::new();
+    let certificate = match client_auth {
+        ClientAuth::Off => false,
+        ClientAuth::Optional => route.certificate,
+        // Nobody gets as far as a route without one.
+        ClientAuth::Required => true,
+    };
+    // Whoever scrapes with a certificate needs no token.
+    let token = match route.scope {
+        Scope::Open => false,
+        Scope::Scrape => !certificate,
+        Scope::Read | Scope::Write | Scope::Operate => true,
+    };
+    if token {
+        all.insert("bearer".to_owned(), json!([scope_role(route.scope)]));
+    }
+    if certificate {
+        all.insert(MUTUAL_TLS.to_owned(), json!([]));
+    }
+    all
 }
 
 fn operation_id(route: &Route) -> String {
@@ -288,7 +330,7 @@ mod tests {
 
     #[test]
     fn the_document_and_the_route_table_say_the_same() {
-        let document = document();
+        let document = document(ClientAuth::Off);
         let paths = document["paths"].as_object().unwrap();
         let mut described: Vec<(String, String)> = paths
             .iter()
@@ -310,8 +352,48 @@ mod tests {
     }
 
     #[test]
+    fn certificates_are_named_where_they_are_asked_for() {
+        let security = |client_auth, path: &str, method: &str| {
+            document(client_auth)["paths"][path][method]["security"].clone()
+        };
+        let write = json!(["sentinel:write"]);
+        let both = json!([{ "bearer": write, "mutualTLS": [] }]);
+        for (client_auth, health, metrics, report, post) in [
+            (
+                ClientAuth::Off,
+                Value::Null,
+                json!([{ "bearer": ["sentinel:read"] }]),
+                json!([{ "bearer": write }]),
+                json!([{ "bearer": write }]),
+            ),
+            (
+                ClientAuth::Optional,
+                Value::Null,
+                json!([{ "mutualTLS": [] }]),
+                both.clone(),
+                json!([{ "bearer": write }]),
+            ),
+            (
+                ClientAuth::Required,
+                json!([{ "mutualTLS": [] }]),
+                json!([{ "mutualTLS": [] }]),
+                both.clone(),
+                both.clone(),
+            ),
+        ] {
+            assert_eq!(security(client_auth, "/health", "get"), health, "{client_auth:?}");
+            assert_eq!(security(client_auth, "/metrics", "get"), metrics, "{client_auth:?}");
+            assert_eq!(security(client_auth, "/internal/start", "post"), report, "{client_auth:?}");
+            assert_eq!(security(client_auth, "/v1/events", "post"), post, "{client_auth:?}");
+            let scheme = &document(client_auth)["components"]["securitySchemes"]["mutualTLS"];
+            let named = scheme["type"] == "mutualTLS";
+            assert_eq!(named, client_auth != ClientAuth::Off, "{client_auth:?}: {scheme}");
+        }
+    }
+
+    #[test]
     fn every_reference_leads_somewhere_and_every_operation_has_a_name_of_its_own() {
-        let document = document();
+        let document = document(ClientAuth::Off);
         let text = document.to_string();
         for (at, _) in text.match_indices("#/components/schemas/") {
             let name: String =

@@ -236,7 +236,11 @@ fn rest(mut socket: TcpStream) -> std::io::Result<Vec<u8>> {
 fn each_route_wants_the_certificate_and_the_token_that_the_table_says() {
     let world = World::start("optional");
     let (known, token) = (world.client(), world.provider.token(json!({})));
+    let document = world.connect(None).get("/openapi.json", "").expect(200).json();
+    assert_eq!(document["components"]["securitySchemes"]["mutualTLS"]["type"], "mutualTLS");
     for route in ROUTES {
+        let method = route.method.as_str().to_ascii_lowercase();
+        let security = &document["paths"][route.path][&method]["security"][0];
         for shown in [None, Some(&known)] {
             for token in ["", token.as_str()] {
                 let path: Vec<&str> = route
@@ -252,6 +256,8 @@ fn each_route_wants_the_certificate_and_the_token_that_the_table_says() {
                     && response.json()["type"] == "/problems/client-certificate-required";
                 let case =
                     format!("{} {path} {} {}", route.method, shown.is_some(), !token.is_empty());
+                let documented = (security["mutualTLS"].is_array(), security["bearer"].is_array());
+                assert_eq!(documented.0, route.certificate, "{case}: {security}");
                 assert_eq!(
                     of_certificate,
                     route.certificate && shown.is_none(),
@@ -262,6 +268,7 @@ fn each_route_wants_the_certificate_and_the_token_that_the_table_says() {
                     Scope::Open | Scope::Scrape => false,
                     Scope::Read | Scope::Write | Scope::Operate => true,
                 };
+                assert_eq!(documented.1, wants_token, "{case}: {security}");
                 let refused = !of_certificate && wants_token && token.is_empty();
                 assert_eq!(response.status == 401, refused, "{case}: {}", response.text());
             }
