@@ -66,7 +66,8 @@ impl LogRow {
     pub fn bytes(&self) -> usize {
         let Self { message, event_type, component, details, stack_trace, .. } = self;
         let Self { correlation_id, trace_id, span_id, .. } = self;
-        let texts = [event_type, component, details, stack_trace, correlation_id, trace_id, span_id];
+        let texts =
+            [event_type, component, details, stack_trace, correlation_id, trace_id, span_id];
         message.len() + texts.into_iter().flatten().map(|text| text.len()).sum::<usize>()
     }
 }

@@ -9,6 +9,7 @@ use mio::{Poll, Waker};
 
 use super::accept::{Acceptor, listen};
 use super::gate::Gate;
+use super::handshakes::Faults;
 use super::limits::Limits;
 use super::poll_loop::{PollLoop, WAKE, listener_token};
 use super::worker::Job;
@@ -138,6 +139,11 @@ impl FrontHandle {
     /// Connections that were turned away for lack of room.
     pub fn turned_away(&self) -> u64 {
         self.gate.turned_away()
+    }
+
+    /// TLS handshakes that came to nothing, by reason.
+    pub fn handshake_errors(&self) -> &Faults {
+        self.gate.faults()
     }
 
     /// Accepts that failed.

@@ -1,5 +1,6 @@
 //! How many connections there may be, and how many bytes their bodies may hold. This module counts over all loops, and
-//! connections for each address as well, so that one host can't take the places of all the others.
+//! connections for each address as well, so that one host can't take the places of all the others. What goes wrong
+//! before a connection is one is counted here, too.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -8,6 +9,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
+use super::handshakes::Faults;
 use super::limits::{Limits, SMALL_BODIES_PART};
 use crate::room::Rooms;
 
@@ -21,6 +23,7 @@ pub(super) struct Gate {
     bodies: Arc<Rooms>,
     turned_away: AtomicU64,
     accept_errors: AtomicU64,
+    faults: Arc<Faults>,
 }
 
 /// The right to one connection. Given back on drop, whatever way the connection ends.
@@ -41,6 +44,7 @@ impl Gate {
             ),
             turned_away: AtomicU64::new(0),
             accept_errors: AtomicU64::new(0),
+            faults: Arc::default(),
         })
     }
 
@@ -68,6 +72,11 @@ impl Gate {
     /// Counts a failed accept.
     pub(super) fn accept_failed(&self) {
         self.accept_errors.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Handshakes that came to nothing.
+    pub(super) fn faults(&self) -> &Arc<Faults> {
+        &self.faults
     }
 
     pub(super) fn open(&self) -> usize {

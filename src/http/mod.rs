@@ -7,6 +7,7 @@ pub mod auth;
 pub mod body;
 pub mod connection;
 pub mod front;
+pub mod handshakes;
 pub mod limits;
 pub mod parse;
 pub mod reply;

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use super::problem::Kind;
 use super::{Desk, Exchange, JSON, Outcome, not_found};
 use crate::http::auth::{KeysState, unix_seconds};
+use crate::http::handshakes::Fault;
 use crate::http::{Handled, Reply};
 use crate::routes::stream::Streamed;
 use crate::store::WriteState;
@@ -172,6 +173,9 @@ impl Desk {
         metrics.inflight("body", front.body_bytes());
         metrics.inflight("payload", self.shared.payload_rooms.taken());
         metrics.front(front.connections(), front.turned_away(), front.accept_errors());
+        for fault in Fault::ALL {
+            metrics.handshakes_failed(fault.as_str(), front.handshake_errors().of(fault));
+        }
         metrics.note_reuse();
         let takes_writes = !matches!(self.shared.store.write_state(), WriteState::Closed(_));
         metrics.store_up.set(i64::from(takes_writes && self.reader.ping().is_ok()));

@@ -7,10 +7,10 @@ use std::sync::OnceLock;
 
 use serde_json::{Map, Value, json};
 
+use super::JSON;
 use super::problem::Kind;
 use super::stream::Streamed;
 use super::table::{Action, Body, ROUTES, Route, Scope};
-use super::JSON;
 use crate::certificates::ClientAuth;
 use crate::domain::dead_letter::Reason;
 use crate::domain::log_row::Level;

@@ -329,7 +329,8 @@ impl Desk {
         let is_at_end = false;
         // One that ends with what is there is an answer to the request, like any other.
         let until = if ends { None } else { exchange.token_ends() };
-        let follow = LogFollow { tenant, process, filter, form, place, news, is_at_end, ends, until };
+        let follow =
+            LogFollow { tenant, process, filter, form, place, news, is_at_end, ends, until };
         Ok(Handled::Stream {
             status: 200,
             content_type: form.media_type(),

@@ -28,7 +28,7 @@ pub struct ResultLabel {
     pub result: &'static str,
 }
 
-/// `dlq_events_total{reason}`.
+/// `dlq_events_total{reason}`, `sentinel_tls_handshake_errors_total{reason}`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ReasonLabel {
     pub reason: &'static str,
@@ -175,6 +175,7 @@ pub struct Metrics {
     pub connections: Gauge,
     pub connections_refused: Counter,
     pub accept_errors: Counter,
+    pub tls_handshake_errors: Family<ReasonLabel, Counter>,
     pub spans_exported: Counter,
     pub spans_dropped: Counter,
     /// Store calls of any kind, for the share that found an open session.
@@ -214,6 +215,7 @@ impl Metrics {
             connections: Gauge::default(),
             connections_refused: Counter::default(),
             accept_errors: Counter::default(),
+            tls_handshake_errors: Family::default(),
             spans_exported: Counter::default(),
             spans_dropped: Counter::default(),
             store_calls: AtomicU64::new(0),
@@ -342,6 +344,11 @@ impl Metrics {
             self.accept_errors.clone(),
         );
         r.register(
+            "sentinel_tls_handshake_errors",
+            "TLS handshakes that came to nothing, by reason",
+            self.tls_handshake_errors.clone(),
+        );
+        r.register(
             "sentinel_spans_exported",
             "Spans of traces that the collector took",
             self.spans_exported.clone(),
@@ -404,6 +411,12 @@ impl Metrics {
         // Two scrapes may come at once, and a counter never falls.
         self.connections_refused.inner().fetch_max(refused, Ordering::Relaxed);
         self.accept_errors.inner().fetch_max(failed, Ordering::Relaxed);
+    }
+
+    /// Notes that by now `failed` TLS handshakes have come to nothing for `reason`.
+    pub fn handshakes_failed(&self, reason: &'static str, failed: u64) {
+        let counter = self.tls_handshake_errors.get_or_create(&ReasonLabel { reason });
+        counter.inner().fetch_max(failed, Ordering::Relaxed);
     }
 
     /// Notes how many bytes `pool` holds now.

@@ -159,8 +159,8 @@ fn signed(folder: &Path, tenant: &str, roles: &[&str], now_s: u64) -> String {
     let roles: Vec<Role> =
         roles.iter().map(|role| Role::parse(role).expect("a known role")).collect();
     let tenant = TenantId::parse(tenant).expect("a valid tenant");
-    let token = development::token(folder, &tenant, &roles, TTL, now_s)
-        .expect("the development key signs");
+    let token =
+        development::token(folder, &tenant, &roles, TTL, now_s).expect("the development key signs");
     let (_, signature) = token.rsplit_once('.').expect("a token has three parts");
     SIGNATURES.lock().push(signature.to_owned());
     token

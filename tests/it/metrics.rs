@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::harness::{Client, HandClock, InProcess, config, envelope, eventually, stop};
 
 /// The names of the contract that have something to count in this build. Jobs, workers and objectives have none yet.
-pub(crate) const NAMES: [&str; 29] = [
+pub(crate) const NAMES: [&str; 30] = [
     "gateway_requests_total",
     "gateway_request_duration_ms",
     "gateway_request_duration_seconds",
@@ -38,6 +38,7 @@ pub(crate) const NAMES: [&str; 29] = [
     "sentinel_connections",
     "sentinel_connections_refused_total",
     "sentinel_accept_errors_total",
+    "sentinel_tls_handshake_errors_total",
     "sentinel_spans_exported_total",
     "sentinel_spans_dropped_total",
     "process_resident_memory_bytes",

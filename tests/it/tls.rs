@@ -1,6 +1,7 @@
 //! Who gets in over TLS, with which certificate, and what stays true over it. This module makes its own authorities,
 //! an identity provider that only serves keys, and raw TLS clients.
 
+use std::collections::BTreeMap;
 use std::io::{BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
@@ -16,6 +17,7 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use rustls_pki_types::PrivateKeyDer;
 use sentinel::certificates::thumbprint;
 use sentinel::http::auth::unix_seconds;
+use sentinel::http::handshakes::Fault;
 use sentinel::routes::table::{ROUTES, Scope};
 use sentinel::service::{Parts, wall_clock};
 use serde_json::{Value, json};
@@ -30,7 +32,12 @@ struct Authority {
 
 impl Authority {
     fn new() -> Self {
+        Self::called("authority")
+    }
+
+    fn called(name: &str) -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().unwrap();
         Self { certificate: params.self_signed(&key).unwrap(), key }
@@ -342,6 +349,65 @@ fn what_is_no_tls_1_3_is_closed_cleanly() {
     socket.write_all(&record).unwrap();
     // protocol_version is alert 70.
     assert_eq!(rest(socket).unwrap(), [21, 3, 3, 0, 2, 2, 70]);
+    world.service.stop();
+}
+
+/// How many handshakes have come to nothing for each reason, as the metrics say it.
+fn failures(world: &World) -> BTreeMap<String, u64> {
+    let text = world.connect(Some(&world.client())).get("/metrics", "").expect(200).text();
+    let series = "sentinel_tls_handshake_errors_total{reason=\"";
+    text.lines()
+        .filter_map(|line| line.strip_prefix(series)?.split_once("\"} "))
+        .map(|(reason, count)| (reason.to_owned(), count.parse().unwrap()))
+        .collect()
+}
+
+#[test]
+fn a_handshake_that_comes_to_nothing_is_counted_by_its_reason() {
+    let world = World::start("required");
+    let none: BTreeMap<String, u64> =
+        Fault::ALL.iter().map(|fault| (fault.as_str().to_owned(), 0)).collect();
+    assert_eq!(failures(&world), none, "each is there before the first");
+    let mut expected = none;
+    let mut counts = |reason: &str, cause: &dyn Fn()| {
+        cause();
+        *expected.get_mut(reason).unwrap() += 1;
+        eventually(reason, || (failures(&world) == expected).then_some(()));
+    };
+    counts("no_certificate", &|| {
+        world.connect(None).try_get("/health", "").unwrap_err();
+    });
+    let foreign = Authority::called("somebody else").sign("billing");
+    counts("unknown_issuer", &|| {
+        world.connect(Some(&foreign)).try_get("/health", "").unwrap_err();
+    });
+    let mut params = CertificateParams::new(vec!["localhost".to_string()]).unwrap();
+    params.not_after = rcgen::date_time_ymd(2020, 1, 1);
+    let key = KeyPair::generate().unwrap();
+    let expired = params.signed_by(&key, &world.clients.certificate, &world.clients.key).unwrap();
+    let expired = (expired, key);
+    counts("bad_certificate", &|| {
+        world.connect(Some(&expired)).try_get("/health", "").unwrap_err();
+    });
+    counts("alert", &|| {
+        let stranger = Authority::new();
+        Tls::connect(world.api(), &stranger, None).try_get("/health", "").unwrap_err();
+    });
+    counts("protocol", &|| {
+        let mut socket = TcpStream::connect(world.api()).unwrap();
+        socket.write_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+        rest(socket).unwrap();
+    });
+    counts("closed", &|| drop(TcpStream::connect(world.api()).unwrap()));
+    let silent = TcpStream::connect(world.api()).unwrap();
+    // The handshake has five seconds.
+    counts("timeout", &|| assert_eq!(rest(silent.try_clone().unwrap()).unwrap_or_default(), b""));
+    // What breaks later is no handshake.
+    let mut open = world.connect(Some(&world.client()));
+    open.get("/health", "").expect(200);
+    open.0.get_mut().sock.write_all(b"garbage behind the handshake\r\n\r\n").unwrap();
+    rest(open.0.get_ref().sock.try_clone().unwrap()).unwrap_or_default();
+    eventually("nothing else is counted", || (failures(&world) == expected).then_some(()));
     world.service.stop();
 }
 

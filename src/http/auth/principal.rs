@@ -177,7 +177,8 @@ impl Principal {
             tenant,
             roles: claims.roles(default_role),
             subject: subject.chars().take(SUBJECT_CHARS_MAX).collect(),
-            until: Duration::try_from_secs_f64((claims.exp.unwrap_or(0.0) + LEEWAY_S).max(0.0)).ok(),
+            until: Duration::try_from_secs_f64((claims.exp.unwrap_or(0.0) + LEEWAY_S).max(0.0))
+                .ok(),
             bound_to,
         })
     }

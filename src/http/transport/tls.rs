@@ -19,6 +19,7 @@ use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, UnbufferedStatus};
 
 use super::super::Port;
+use super::super::handshakes::{Fault, Faults};
 use super::super::limits::{READ_BYTES, UNSENT_TLS_BYTES_MAX};
 use super::{Greeting, Moved, moved, sent};
 use crate::certificates::PeerCertificate;
@@ -33,23 +34,28 @@ const LAST_WORD_BYTES: usize = 64;
 const TELL_EVERY: Duration = Duration::from_secs(1);
 
 /// The buffers of a loop for all its TLS connections. Empty as long as there is none.
-#[derive(Default)]
 pub(in super::super) struct Workbench {
     records: Vec<u8>,
     sealed: Vec<u8>,
+    faults: Arc<Faults>,
     told_at: Option<Instant>,
     untold: u64,
 }
 
 impl Workbench {
-    /// Says why a handshake came to nothing, unless the last such line is very young.
-    fn tell(&mut self, peer: IpAddr, port: Port, why: &str) {
+    pub(in super::super) fn new(faults: Arc<Faults>) -> Self {
+        Self { records: Vec::new(), sealed: Vec::new(), faults, told_at: None, untold: 0 }
+    }
+
+    /// Counts a handshake that came to nothing, and says why unless the last such line is very young.
+    fn tell(&mut self, peer: IpAddr, port: Port, fault: Fault, why: &str) {
+        self.faults.count(fault);
         if self.told_at.is_some_and(|at| at.elapsed() < TELL_EVERY) {
             self.untold += 1;
             return;
         }
         log::warn!(
-            peer:% = peer, port:? = port, untold = self.untold;
+            peer:% = peer, port:? = port, reason = fault.as_str(), untold = self.untold;
             "a TLS handshake with {peer} came to nothing: {why}"
         );
         (self.told_at, self.untold) = (Some(Instant::now()), 0);
@@ -111,7 +117,7 @@ impl TlsSocket {
     }
 
     pub(super) fn give_up(&mut self, bench: &mut Workbench) {
-        let _ = self.fail("it took too long", bench);
+        let _ = self.fail(Fault::Timeout, "it took too long", bench);
     }
 
     pub(super) fn take_certificate(&mut self) -> Option<Arc<PeerCertificate>> {
@@ -140,18 +146,19 @@ impl TlsSocket {
     fn read_into(&mut self, records: &mut [u8], buffer: &mut [u8], bench: &mut Workbench) -> Moved {
         let kept = self.partial.len();
         if kept >= records.len() {
-            return self.fail("a message is too long", bench);
+            return self.fail(Fault::Protocol, "a message is too long", bench);
         }
         let read = match moved(|| self.socket.read(&mut records[kept..])) {
             Moved::Bytes(0) => {
                 if self.handshake_by.is_some() {
-                    return self.fail("the peer has hung up", bench);
+                    return self.fail(Fault::Closed, "the peer has hung up", bench);
                 }
                 self.peer_ended = true;
                 return Moved::Bytes(0);
             }
             Moved::Bytes(read) => read,
-            other => return other,
+            Moved::Failed => return self.fail(Fault::Closed, "the connection broke", bench),
+            other @ (Moved::Blocked | Moved::Aside) => return other,
         };
         records[..kept].copy_from_slice(&self.partial);
         let filled = kept + read;
@@ -159,7 +166,7 @@ impl TlsSocket {
             Ok(opened) => opened,
             Err(error) => {
                 let _alert_on_its_way = self.flush();
-                return self.fail(&error.to_string(), bench);
+                return self.fail(Fault::of(&error), &error.to_string(), bench);
             }
         };
         self.keep(&records[opened.used..filled]);
@@ -168,10 +175,10 @@ impl TlsSocket {
         }
         if self.unsent.len() > UNSENT_TLS_BYTES_MAX {
             // A peer that makes us answer and takes nothing.
-            return self.fail("the peer takes nothing", bench);
+            return self.fail(Fault::Protocol, "the peer takes nothing", bench);
         }
         if let Moved::Failed = self.flush() {
-            return Moved::Failed;
+            return self.fail(Fault::Closed, "the connection broke", bench);
         }
         match opened.bytes {
             0 if self.peer_ended => Moved::Bytes(0),
@@ -260,10 +267,11 @@ impl TlsSocket {
         }
     }
 
-    fn fail(&mut self, why: &str, bench: &mut Workbench) -> Moved {
+    /// Gives the connection up. `fault` is why, if it is still shaking hands.
+    fn fail(&mut self, fault: Fault, why: &str, bench: &mut Workbench) -> Moved {
         self.failed = true;
         if self.handshake_by.is_some() {
-            bench.tell(self.peer, self.port, why);
+            bench.tell(self.peer, self.port, fault, why);
         } else {
             log::debug!(peer:% = self.peer; "a TLS connection failed: {why}");
         }
