@@ -14,6 +14,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::{self, Receiver, RecvTimeoutError, Sender, TryRecvError};
+use crossbeam::select;
 
 /// Linux shows at most this many bytes of a thread's name.
 pub const NAME_BYTES_MAX: usize = 15;
@@ -37,6 +38,8 @@ static BEGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
 thread_local! {
     /// The pulse of the component that this thread is.
     static PULSE: RefCell<Option<Arc<Pulse>>> = const { RefCell::new(None) };
+    /// What tells it that it is time to stop.
+    static STOP: RefCell<Option<Stop>> = const { RefCell::new(None) };
 }
 
 fn millis(time: Duration) -> u64 {
@@ -62,6 +65,41 @@ pub fn await_work() {
 /// Says that a step of this thread may take so long.
 pub fn allow_long_steps(step_max: Duration) {
     with_pulse(|pulse| pulse.step_max_ms.store(millis(step_max), Ordering::Relaxed));
+}
+
+/// Whether the component that this thread is was told to stop. For what is deep below a body and has no [`Stop`].
+pub fn is_stopping() -> bool {
+    STOP.with_borrow(|stop| {
+        stop.as_ref().is_some_and(|stop| stop.0.try_recv() == Err(TryRecvError::Disconnected))
+    })
+}
+
+/// How a wait ended.
+#[derive(Debug)]
+pub enum Waited<T> {
+    Came(T),
+    /// Nothing came, and nothing can come any more.
+    Never,
+    /// The deadline came first.
+    Late,
+    /// This thread's component was told to stop meanwhile.
+    Stopped,
+}
+
+/// Waits for what comes over `receiver`, until `deadline` or until this thread's component is told to stop. Where that
+/// has been told before, until the deadline.
+pub fn await_until<T>(receiver: &Receiver<T>, deadline: Instant) -> Waited<T> {
+    let stop = if is_stopping() {
+        channel::never()
+    } else {
+        STOP.with_borrow(|stop| stop.as_ref().map_or_else(channel::never, |stop| stop.0.clone()))
+    };
+    let came = |came: Result<T, _>| came.map_or(Waited::Never, Waited::Came);
+    select! {
+        recv(receiver) -> message => came(message),
+        recv(stop) -> _stop => Waited::Stopped,
+        recv(channel::at(deadline)) -> _late => Waited::Late,
+    }
 }
 
 /// Tells a component's body that it is time to stop. Cloned where one thread waits in two places.
@@ -178,6 +216,7 @@ impl Component {
             LazyLock::force(&BEGIN);
             move || {
                 PULSE.set(Some(pulse));
+                STOP.set(Some(Stop(stopped.clone())));
                 let _alive: Sender<Infallible> = alive;
                 let _farewell = Farewell { name, ended };
                 body(Stop(stopped))
@@ -239,6 +278,31 @@ mod tests {
         assert!(matches!(component.join_by(Instant::now() + SOON), End::Clean));
         assert_eq!(names.recv_timeout(SOON).unwrap(), "sleeper");
         assert!(matches!(component.join_by(Instant::now()), End::Clean), "a second stop is fine");
+    }
+
+    #[test]
+    fn a_wait_deep_below_a_body_ends_with_its_stop_and_goes_on_to_the_deadline_after_it() {
+        let (_sender, nothing) = channel::bounded::<()>(0);
+        let now = Instant::now();
+        assert!(!is_stopping(), "this thread is no component");
+        assert!(matches!(await_until(&nothing, now), Waited::Late));
+        let (ended, _names) = channel::unbounded();
+        let (says, hears) = channel::unbounded();
+        let mut component = Component::start("waiter", ended, move |_| {
+            says.send(())?;
+            let waited = await_until(&nothing, now + Duration::from_secs(3600));
+            assert!(matches!(waited, Waited::Stopped) && is_stopping());
+            assert!(matches!(await_until(&nothing, Instant::now()), Waited::Late));
+            let (sender, something) = channel::bounded(1);
+            sender.send(7)?;
+            assert!(matches!(await_until(&something, now + SOON), Waited::Came(7)));
+            drop(sender);
+            assert!(matches!(await_until(&something, now + SOON), Waited::Never));
+            Ok(())
+        })
+        .unwrap();
+        hears.recv_timeout(SOON).unwrap();
+        assert!(matches!(component.join_by(Instant::now() + SOON), End::Clean));
     }
 
     #[test]

@@ -29,6 +29,7 @@ pub mod exporter;
 pub mod keeper;
 pub mod log_writer;
 pub mod reaper;
+pub mod tail;
 // way out.
 pub mod view;
 // face.

@@ -2,7 +2,9 @@
 //!
 //! A rollback is for broken infrastructure only, and then the same batch is tried again: nothing may overtake it.
 //! What the store refuses for good is found by settling one message at a time, and is set aside as a dead letter, so
-//! that one bad message never stops the others (law 6).
+//! that one bad message never stops the others (law 6). What fails for a reason that nobody knows is tried a few times,
+//! and then set aside as well if others go through; if nothing does, it goes back to the queue, and the listener goes on
+//! trying with growing pauses, loudly.
 //!
 //! # Pace
 //!
@@ -48,6 +50,10 @@ pub const LINGER_PER_MESSAGE: Duration = Duration::from_micros(60);
 const GATHER_PAUSE: Duration = Duration::from_millis(5);
 /// How long a claim waits for a first message. The watermark is behind by this much while nothing happens.
 const CLAIM_WAIT: Duration = Duration::from_millis(250);
+/// A message on its own that the store fails on for no known reason is tried so often before it is given back.
+const UNCLEAR_TRIES: u32 = 3;
+/// Messages that were given back and are remembered, with what had gone well by then.
+const UNCLEAR_KEPT_MAX: usize = 1000;
 /// The first pause after the store failed, and the longest.
 pub const RETRY_PAUSE: Duration = Duration::from_millis(50);
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(5);
@@ -89,6 +95,37 @@ pub struct Listener {
     pub retry_pause: Duration,
     /// None: nothing is traced.
     pub tracer: Option<Tracer>,
+    pub unclear: Unclear,
+}
+
+/// What is remembered of failures that nobody understands. Who is to blame, the message or the store, shows only when
+/// others go through: a message that fails again while others did not is set aside, one that fails alone is given back.
+#[derive(Debug, Default)]
+pub struct Unclear {
+    /// Messages that were settled so far.
+    settled: u64,
+    /// How many were settled when a message, by its position, first failed.
+    failed: BTreeMap<i64, u64>,
+}
+
+impl Unclear {
+    fn settled(&mut self, messages: &[Message]) {
+        self.settled = self.settled.saturating_add(u64::try_from(messages.len()).unwrap_or(0));
+        if !self.failed.is_empty() {
+            messages.iter().for_each(|message| {
+                self.failed.remove(&position(message));
+            });
+        }
+    }
+
+    /// Notes that a message failed, in a batch before which `before` had been settled. Returns whether others have gone
+    /// through since it first did.
+    fn is_to_blame(&mut self, message: &Message, before: u64) -> bool {
+        if self.failed.len() >= UNCLEAR_KEPT_MAX {
+            self.failed.clear();
+        }
+        *self.failed.entry(position(message)).or_insert(before) < self.settled
+    }
 }
 
 /// What one pass did.
@@ -189,7 +226,11 @@ impl Listener {
             match self.settle(session, &claim.messages, claim.drained, None) {
                 Err(StoreError::Refused { call, source }) => {
                     log::error!("{call}: a batch is refused, its messages go one by one: {source}");
-                    Ok(Attempt::Refused)
+                    Ok(Attempt::OneByOne)
+                }
+                Err(StoreError::Unclear { call, source }) => {
+                    log::error!("{call}: nobody knows why a batch fails, its messages go one by one: {source}");
+                    Ok(Attempt::OneByOne)
                 }
                 Err(StoreError::Released { call, source }) => {
                     log::warn!("{call}: a batch is claimed again: {source}");
@@ -201,10 +242,11 @@ impl Listener {
         match attempt {
             None | Some(Attempt::Released) => Ok(false),
             Some(Attempt::Settled(settled)) => {
+                self.unclear.settled(&claim.messages);
                 self.note(&claim.messages, claimed_at, settled);
                 Ok(true)
             }
-            Some(Attempt::Refused) => {
+            Some(Attempt::OneByOne) => {
                 self.apply_one_by_one(session, claim, claimed_at, stop, jitter)
             }
         }
@@ -219,26 +261,83 @@ impl Listener {
         stop: &Stop,
         jitter: &mut Jitter,
     ) -> anyhow::Result<bool> {
+        let settled_before = self.unclear.settled;
+        let mut failed = Vec::new();
         for message in &claim.messages {
-            let one = std::slice::from_ref(message);
-            let settled = self.persist("settle", stop, jitter, || {
-                match self.settle(session, one, false, None) {
-                    Err(StoreError::Refused { call, source }) => self
-                        .settle(session, one, false, Some(format!("{call}: {source}")))
-                        .map(Some),
-                    Err(StoreError::Released { call, source }) => {
-                        log::warn!("{call}: what is left of a batch is claimed again: {source}");
-                        Ok(None)
-                    }
-                    other => other.map(Some),
+            match self.try_one(session, message, None, stop, jitter)? {
+                One::Settled(settled) => {
+                    let one = std::slice::from_ref(message);
+                    self.unclear.settled(one);
+                    self.note(one, claimed_at, settled);
                 }
-            })?;
-            match settled.flatten() {
-                Some(settled) => self.note(one, claimed_at, settled),
-                None => return Ok(false),
+                One::Unclear(words) => failed.push((message, words)),
+                One::Gone => return Ok(false),
+            }
+        }
+        if failed.is_empty() {
+            return Ok(true);
+        }
+        // Only now, since the ones behind a failure tell whether it was its own. A claim is given back whole or not at
+        // all: once a part of it was written, what fails goes aside with it.
+        let others_went = failed.len() < claim.messages.len();
+        let are_to_blame = failed.iter().fold(true, |all, (message, _)| {
+            self.unclear.is_to_blame(message, settled_before) && all
+        });
+        for (message, words) in failed {
+            if !others_went && !are_to_blame {
+                log::error!("messages are given back, since nothing goes through: {words}");
+                session.give_back();
+                return Ok(false);
+            }
+            log::error!("a message is set aside, since others go through: {words}");
+            match self.try_one(session, message, Some(&words), stop, jitter)? {
+                One::Settled(settled) => {
+                    let one = std::slice::from_ref(message);
+                    self.unclear.settled(one);
+                    self.note(one, claimed_at, settled);
+                }
+                One::Unclear(words) => {
+                    log::error!("nor can it be set aside, so all of it is given back: {words}");
+                    session.give_back();
+                    return Ok(false);
+                }
+                One::Gone => return Ok(false),
             }
         }
         Ok(true)
+    }
+
+    /// Settles one message, or finds that it cannot be settled. `refusal`: it is set aside unapplied, for this reason.
+    fn try_one(
+        &self,
+        session: &mut dyn ListenerSession,
+        message: &Message,
+        refusal: Option<&str>,
+        stop: &Stop,
+        jitter: &mut Jitter,
+    ) -> anyhow::Result<One> {
+        let one = std::slice::from_ref(message);
+        let mut tries = 0;
+        let settled = self.persist("settle", stop, jitter, || {
+            match self.settle(session, one, false, refusal.map(str::to_owned)) {
+                Err(StoreError::Refused { call, source }) if refusal.is_none() => self
+                    .settle(session, one, false, Some(format!("{call}: {source}")))
+                    .map(One::Settled),
+                Err(StoreError::Released { call, source }) => {
+                    log::warn!("{call}: what is left of a batch is claimed again: {source}");
+                    Ok(One::Gone)
+                }
+                Err(StoreError::Unclear { call, source }) if tries + 1 >= UNCLEAR_TRIES => {
+                    Ok(One::Unclear(format!("{call}: {source}")))
+                }
+                Err(error @ StoreError::Unclear { .. }) => {
+                    tries += 1;
+                    Err(error)
+                }
+                other => other.map(One::Settled),
+            }
+        })?;
+        Ok(settled.unwrap_or(One::Gone))
     }
 
     /// One attempt at messages of a claim. `refusal`: they are set aside unapplied, for this reason.
@@ -365,9 +464,19 @@ fn linger(settled: usize) -> Duration {
 /// How an attempt at a whole batch came out.
 enum Attempt {
     Settled(Settled),
-    Refused,
+    /// It was not settled, for one of its messages or for no known reason.
+    OneByOne,
     /// The queue has the messages again.
     Released,
+}
+
+/// How an attempt at a message on its own came out.
+enum One {
+    Settled(Settled),
+    /// Nobody knows why it fails.
+    Unclear(String),
+    /// The queue has it again, or it is time to stop.
+    Gone,
 }
 
 /// What a committed attempt leaves to be counted.
@@ -404,6 +513,13 @@ fn events(messages: &[Message]) -> impl Iterator<Item = &Arc<Accepted>> {
         Message::Event(event) => Some(event),
         Message::Undecodable { .. } => None,
     })
+}
+
+fn position(message: &Message) -> i64 {
+    match message {
+        Message::Event(event) => event.position,
+        Message::Undecodable { position, .. } => *position,
+    }
 }
 
 fn item(message: &Message) -> Item<'_> {
@@ -464,13 +580,6 @@ mod tests {
 
     #[derive(Clone, Default)]
     struct Session(Arc<Mutex<Queue>>);
-
-    fn position(message: &Message) -> i64 {
-        match message {
-            Message::Event(event) => event.position,
-            Message::Undecodable { position, .. } => *position,
-        }
-    }
 
     impl ListenerSession for Session {
         fn claim(&mut self, max: usize, _wait: Duration, _stop: &Stop) -> Result<Claim> {
@@ -541,6 +650,7 @@ mod tests {
             applied: None,
             // Whoever tries again in a test wants the next attempt, not the pause before it.
             retry_pause: Duration::ZERO,
+            unclear: Unclear::default(),
             tracer: None,
         }
     }

@@ -119,6 +119,12 @@ impl Hub {
         wake_all(mailboxes);
     }
 
+    /// Says that there may be news of anything: whoever waits looks for itself.
+    pub fn announce_all(&self) {
+        let subjects: Vec<Subject> = self.subscribers.lock().keys().cloned().collect();
+        self.announce(subjects, News { above: 0 });
+    }
+
     fn begin_write(&self) -> u64 {
         let serial = self.serial.fetch_add(1, Ordering::Relaxed);
         let mut writes = self.writes.lock();

@@ -4,6 +4,10 @@
 //! other, posted through intake under an id that follows from what was judged: said twice it is one event, and any
 //! later sign of life undoes it (law 4).
 //!
+//! Where a store knows which session of the database started a process, and that session is gone, nobody needs to wait
+//! for the deadline: it is judged as soon as everything that the session can have said has been applied. It is told
+//! once: whoever goes on with the process afterwards is another session, and has the deadline.
+//!
 //! # When nobody is judged
 //!
 //! Whoever was kept from being heard must first get the time to be heard. So nothing is judged beyond the
@@ -19,12 +23,12 @@ use crossbeam::channel::{SendTimeoutError, Sender};
 use crate::component::Component;
 use crate::domain::event::{Envelope, TraceContext, Verdict};
 use crate::domain::process::Policy;
-use crate::domain::process::expiry::{self, Verdict as Judgement};
+use crate::domain::process::expiry::{self, Verdict as Judgement, Why};
 use crate::domain::time::Timestamp;
 use crate::intake::Posting;
 use crate::listener::Watermark;
 use crate::mailbox::{Address, Answer, ChannelMailbox, ReplyTo};
-use crate::store::{KeeperSession, Result};
+use crate::store::{KeeperSession, Overdue, Result};
 use crate::telemetry::metrics::{Metrics, StoreCall};
 use crate::telemetry::traces::Tracer;
 
@@ -169,20 +173,10 @@ impl Reaper {
 
     fn judge(&mut self, session: &mut dyn KeeperSession, until: Timestamp) -> Result<Passed> {
         let mut passed = Passed::default();
+        let metrics = Arc::clone(&self.metrics);
         let mut lost = Vec::new();
-        let metrics = &self.metrics;
         for overdue in metrics.timed(StoreCall::Overdue, || session.overdue(until, BATCH_MAX))? {
-            let judgement = expiry::judge(
-                &overdue.state,
-                &overdue.tenant,
-                &overdue.process,
-                &self.policy,
-                until,
-                overdue.last_log_at,
-                &self.instance,
-                self.trace(),
-            );
-            match judgement {
+            match self.judgement(&overdue, until, Why::Deadline) {
                 Judgement::Lost(envelope) => lost.push(*envelope),
                 Judgement::Lives { deadline } => {
                     // One that is not waited for at all has no deadline once its next event is applied.
@@ -194,14 +188,44 @@ impl Reaper {
                 }
             }
         }
-        if !lost.is_empty() {
-            match self.post(lost) {
-                Some(expired) => passed.expired = expired,
-                // The others could not post their heartbeats either.
-                None => self.heard_since = None,
+        // One that is lost either way is one event, whichever of the two says so.
+        let mut deserted = Vec::new();
+        for found in metrics.timed(StoreCall::Deserted, || session.deserted(until, BATCH_MAX))? {
+            // Who is not lost has said something that came by another way: the deadline is for them.
+            if let Judgement::Lost(envelope) = self.judgement(&found, until, Why::SessionGone) {
+                lost.push(*envelope);
+                deserted.push((found.tenant, found.process));
             }
         }
+        if lost.is_empty() {
+            return Ok(passed);
+        }
+        match self.post(lost) {
+            Some(expired) => {
+                passed.expired = expired;
+                // Only now: what is not durable yet must be found again.
+                for (tenant, process) in &deserted {
+                    session.forget_session(tenant, process)?;
+                }
+            }
+            // The others could not post their heartbeats either.
+            None => self.heard_since = None,
+        }
         Ok(passed)
+    }
+
+    fn judgement(&self, found: &Overdue, until: Timestamp, why: Why) -> Judgement {
+        expiry::judge(
+            &found.state,
+            &found.tenant,
+            &found.process,
+            &self.policy,
+            until,
+            found.last_log_at,
+            &self.instance,
+            why,
+            self.trace(),
+        )
     }
 
     /// A trace of its own for each judgement: nobody caused it but time.
@@ -356,6 +380,7 @@ mod tests {
                 watermark: Arc::clone(&self.watermark),
                 applied: None,
                 retry_pause: crate::listener::RETRY_PAUSE,
+                unclear: crate::listener::Unclear::default(),
                 tracer: None,
             };
             let mut session = self.store.listener().unwrap();

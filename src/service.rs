@@ -35,6 +35,7 @@ use crate::routes::{Desk, Shared};
 use crate::store::oracle::{self, Oracle};
 use crate::store::sqlite::{Settings, Sqlite};
 use crate::store::{IntakeSession, Store, WriteState};
+use crate::tail::{self, Tail};
 use crate::telemetry::metrics::{Metrics, ThreadLabel};
 use crate::telemetry::process;
 use crate::telemetry::traces::{Recorded, Tracer};
@@ -206,6 +207,12 @@ impl Service {
             let keeper = Keeper::new(config.retention, Arc::clone(clock), Arc::clone(&metrics));
             inward.push(keeper::start(store.keeper()?, keeper, ended.clone())?);
         }
+        let tail = store.tail()?;
+        let has_tail = tail.is_some();
+        if let Some(session) = tail {
+            let (hub, metrics) = (Arc::clone(&self.shared.live), Arc::clone(&metrics));
+            inward.push(tail::start(session, Tail { hub, metrics }, ended.clone())?);
+        }
         if parts.listener {
             for n in 0..config.listener_threads {
                 let listener = self.listener(clock, policy, &watermark);
@@ -218,9 +225,13 @@ impl Service {
                 let store = Arc::clone(&store);
                 Arc::new(move || store.write_state() != WriteState::Open)
             };
+            // Where there is a tail, lines are shown some time after their commit, and the tail tells when.
+            let session = store.logs()?;
+            let session =
+                if has_tail { session } else { self.shared.live.announcing_logs(session) };
             inward.push(log_writer::start(
                 format!("logs-{n}"),
-                self.shared.live.announcing_logs(store.logs()?),
+                session,
                 log_posted.clone(),
                 config.log_batch_rows,
                 shedding,
@@ -288,6 +299,7 @@ impl Service {
             watermark: Arc::clone(watermark),
             applied: None,
             retry_pause: listener::RETRY_PAUSE,
+            unclear: listener::Unclear::default(),
             tracer: self.shared.tracer.clone(),
         }
     }

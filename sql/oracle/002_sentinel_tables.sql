@@ -582,6 +582,8 @@ BEGIN
   make_index(q'[CREATE INDEX process_logs_process ON process_logs (tenant_id, process_id, logged_at, log_id) {local}]');
   make_index(q'[CREATE INDEX process_logs_level ON process_logs (tenant_id, log_level, logged_at) {local}]');
   make_index(q'[CREATE INDEX process_logs_correlation ON process_logs (correlation_id) {local}]');
+  -- What every instance's tail follows, four times a second, and where the newest line is looked for.
+  make_index(q'[CREATE INDEX process_logs_received ON process_logs (ingested_at, tenant_id, process_id, log_id) {local}]');
 
   make_index(q'[CREATE UNIQUE INDEX events_stream ON events (tenant_id, stream_key, stream_seq)]');
   make_index(q'[CREATE INDEX events_event_id ON events (tenant_id, event_id) {local}]');

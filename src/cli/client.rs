@@ -109,7 +109,7 @@ impl Client {
     /// Asks for `path` with further header fields.
     ///
     /// # Errors
-    /// When there is no answer, with words about what to check.
+    /// When there is no answer, or only the beginning of a good one, with words about what to check.
     pub fn get_with(
         &mut self,
         path: &str,
@@ -118,9 +118,13 @@ impl Client {
     ) -> anyhow::Result<Answer> {
         let request = self.question(path, fields)?;
         let answer = request.config().timeout_global(Some(patience)).build().call();
-        let answer = self.answer(answer)?;
+        let (answer, cut) = self.answer(answer)?;
         self.renew_token(answer.status)?;
-        Ok(answer)
+        match cut {
+            // Half of what was asked for looks like less, and its tag would say that this is all.
+            Some(error) if answer.status == 200 => Err(unreachable_words(&self.url, &error)),
+            _ => Ok(answer),
+        }
     }
 
     /// Asks for `path` and leaves the body to be read as it comes. `patience` is for its beginning.
@@ -140,7 +144,7 @@ impl Client {
                 Ok(Streamed::Body(Box::new(answer.into_body().into_reader())))
             }
             answer => {
-                let answer = self.answer(answer)?;
+                let (answer, _cut) = self.answer(answer)?;
                 self.renew_token(answer.status)?;
                 Ok(Streamed::Answer(answer))
             }
@@ -189,7 +193,8 @@ impl Client {
         let request =
             request.header("content-type", "application/json").header("idempotency-key", key);
         let answer = request.config().timeout_global(Some(patience)).build().send(body);
-        let answer = self.answer(answer)?;
+        // What became of it is in the status.
+        let (answer, _cut) = self.answer(answer)?;
         self.renew_token(answer.status)?;
         Ok(answer)
     }
@@ -198,23 +203,25 @@ impl Client {
         format!("{}{path}", self.url)
     }
 
+    /// The answer, and why its body could not be read to its end, if so. Then it has none: that costs its words, not
+    /// its status.
     fn answer(
         &self,
         answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
-    ) -> anyhow::Result<Answer> {
+    ) -> anyhow::Result<(Answer, Option<ureq::Error>)> {
         let mut answer = answer.map_err(|error| unreachable_words(&self.url, &error))?;
         let retry_after = answer.headers().get("retry-after");
         let retry_after = retry_after.and_then(|value| value.to_str().ok()?.trim().parse().ok());
         let etag = answer.headers().get("etag");
         let etag = etag.and_then(|value| Some(value.to_str().ok()?.to_owned()));
-        // A body that cannot be read to its end costs its words, not the status.
         let body = answer.body_mut().with_config().limit(ANSWER_BYTES_MAX).lossy_utf8(true);
-        Ok(Answer {
-            body: body.read_to_string().unwrap_or_default(),
-            status: answer.status().as_u16(),
-            retry_after: retry_after.map(Duration::from_secs),
-            etag,
-        })
+        let (body, cut) = match body.read_to_string() {
+            Ok(body) => (body, None),
+            Err(error) => (String::new(), Some(error)),
+        };
+        let (status, retry_after) =
+            (answer.status().as_u16(), retry_after.map(Duration::from_secs));
+        Ok((Answer { status, retry_after, etag, body }, cut))
     }
 }
 
@@ -406,6 +413,9 @@ fn unreachable_words(url: &str, error: &ureq::Error) -> anyhow::Error {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+    use std::net::TcpListener;
+
     use super::*;
     use crate::http::auth::development::DevelopmentKey;
 
@@ -485,6 +495,47 @@ mod tests {
         let settings = config::Client { ca_file: Some(path), ..settings(folder.path()) };
         let error = agent(&settings).map(|_| ()).unwrap_err();
         assert!(error.to_string().contains("holds no certificate"), "{error}");
+    }
+
+    /// What a client makes of this answer when it is cut off after so many of its bytes.
+    fn asked(answer: &str, bytes: usize) -> anyhow::Result<Answer> {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let (mut stream, _) = listener.accept().unwrap();
+                // The question is read to its end, so that the close is no reset.
+                let mut question = Vec::new();
+                while !question.ends_with(b"\r\n\r\n") {
+                    let mut byte = [0];
+                    stream.read_exact(&mut byte).unwrap();
+                    question.extend(byte);
+                }
+                stream.write_all(&answer.as_bytes()[..bytes]).unwrap();
+            });
+            let mut client = Client::for_probes(Overrides::default(), Some(&url)).unwrap();
+            client.get_with("/status/p", &[], Duration::from_secs(10))
+        })
+    }
+
+    #[test]
+    fn an_answer_that_is_cut_in_the_middle_is_none() {
+        let length = "HTTP/1.1 200 OK\r\nETag: \"7\"\r\nContent-Length: 11\r\n\r\n{\"a\":[1,2]}";
+        let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n\
+                       6\r\n{\"a\":[\r\n5\r\n1,2]}\r\n0\r\n\r\n";
+        for answer in [length, chunked] {
+            let whole = asked(answer, answer.len()).unwrap();
+            assert_eq!((whole.status, whole.body.as_str()), (200, "{\"a\":[1,2]}"));
+            let complete_at = answer.find("0\r\n\r\n").unwrap_or(answer.len());
+            for bytes in 1..complete_at {
+                let cut = asked(answer, bytes);
+                assert!(cut.is_err(), "cut after {bytes} bytes: {cut:?}");
+            }
+        }
+        // Of what is no success the status says enough.
+        let refused = "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 100\r\n\r\n{";
+        let refused = asked(refused, refused.len()).unwrap();
+        assert_eq!((refused.status, refused.body.as_str()), (503, ""));
     }
 
     #[test]

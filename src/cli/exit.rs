@@ -92,9 +92,10 @@ fn code_of_store_error(error: &StoreError) -> Code {
         StoreError::NoSpace { .. }
         | StoreError::Disconnected { .. }
         | StoreError::Unreachable { .. } => Code::Unavailable,
-        StoreError::Released { .. } | StoreError::Refused { .. } | StoreError::Other { .. } => {
-            Code::ThreadEnded
-        }
+        StoreError::Released { .. }
+        | StoreError::Refused { .. }
+        | StoreError::Unclear { .. }
+        | StoreError::Other { .. } => Code::ThreadEnded,
     }
 }
 

@@ -26,6 +26,10 @@ pub const EVENTS_PER_COMMIT_MAX: usize = 2000;
 /// Payload bytes of one commit, as long as no single request has more.
 pub const BYTES_PER_COMMIT_MAX: usize = 8 * 1024 * 1024;
 
+/// After a batch that the store failed on for no known reason so many postings go one by one: those that were in it are
+/// sent again, and the one that may be to blame keeps nobody company.
+const ALONE: u32 = 64;
+
 /// Envelopes of one request on their way to the store. Answered with one verdict each.
 pub struct Posting {
     pub envelopes: Vec<Envelope>,
@@ -61,6 +65,8 @@ pub fn start(
     Component::start("intake", ended, move |stop| {
         let depth = metrics.channel_depth.get_or_create_owned(&ChannelLabel { channel: "intake" });
         let mut stopping = false;
+        // So many postings are still made durable one by one.
+        let mut alone = 0u32;
         loop {
             await_work();
             let first = if stopping {
@@ -84,11 +90,15 @@ pub fn start(
                 }
                 continue;
             };
-            let batch = gather(first, &postings);
+            let batch = if alone > 0 { vec![first] } else { gather(first, &postings) };
+            alone = alone.saturating_sub(1);
             depth.set(i64::try_from(postings.len()).unwrap_or(i64::MAX));
             let begun = Instant::now();
             let outcome = pass(session.as_mut(), batch, clock(), &metrics);
             metrics.store_call(StoreCall::Accept, begun.elapsed());
+            if let Ok(Passed::Unclear) = outcome {
+                alone = ALONE;
+            }
             if let Err(error) = outcome {
                 // Whoever waits in line gets the same answer now, not silence.
                 let why = reason(&error);
@@ -99,6 +109,16 @@ pub fn start(
             }
         }
     })
+}
+
+/// How one pass ended for the next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Passed {
+    /// Everything is answered as the store decided, or nothing was to be had just now.
+    Well,
+    /// The store failed for what may be the fault of one posting of the batch: everybody had better send again, and the
+    /// others should not be in one batch with that one.
+    Unclear,
 }
 
 /// What is there, up to the bounds of a commit.
@@ -126,7 +146,7 @@ pub fn pass(
     batch: Vec<Posting>,
     now: Timestamp,
     metrics: &Metrics,
-) -> Result<(), StoreError> {
+) -> Result<Passed, StoreError> {
     let mut envelopes =
         Vec::with_capacity(batch.iter().map(|posting| posting.envelopes.len()).sum());
     let mut asked = Vec::with_capacity(batch.len());
@@ -148,14 +168,18 @@ pub fn pass(
             }
             let mut verdicts = verdicts.into_iter();
             answer(asked, |count| whole(verdicts.by_ref().take(count).collect()));
-            Ok(())
+            Ok(Passed::Well)
         }
         Err(error) => {
             let why = reason(&error);
             answer(asked, |_| Answer::Unavailable(why));
-            if error.is_transient() {
+            let unclear = matches!(error, StoreError::Unclear { .. } | StoreError::Refused { .. });
+            if unclear {
+                log::error!("a batch was not accepted: {:#}", anyhow::Error::from(error));
+                Ok(Passed::Unclear)
+            } else if error.is_transient() {
                 log::warn!("a batch was not accepted: {:#}", anyhow::Error::from(error));
-                Ok(())
+                Ok(Passed::Well)
             } else {
                 Err(error)
             }
@@ -204,9 +228,11 @@ fn reason(error: &StoreError) -> &'static str {
         StoreError::Busy { .. } => "the store is busy",
         StoreError::NoSpace { why, .. } => why,
         StoreError::Disconnected { .. } => "the store is out of reach",
+        StoreError::Unclear { .. } | StoreError::Refused { .. } => {
+            "the store did not take this, and nobody knows why"
+        }
         StoreError::Unreachable { .. }
         | StoreError::Released { .. }
-        | StoreError::Refused { .. }
         | StoreError::Io { .. }
         | StoreError::Corrupt { .. }
         | StoreError::Other { .. } => "the store failed, and the service stops",
@@ -313,12 +339,17 @@ mod tests {
     #[test]
     fn a_failure_is_told_to_everybody_and_stops_the_service_only_if_it_must() {
         type Failure = fn() -> StoreError;
-        let failures: [(Failure, bool, &str); 3] = [
+        let failures: [(Failure, bool, &str); 4] = [
             (|| StoreError::Busy { call: "c", source: "b".into() }, true, "the store is busy"),
             (
                 || StoreError::NoSpace { call: "c", why: "the disk is full", source: "b".into() },
                 true,
                 "the disk is full",
+            ),
+            (
+                || StoreError::Unclear { call: "c", source: "b".into() },
+                true,
+                "the store did not take this, and nobody knows why",
             ),
             (
                 || StoreError::Io { call: "c", source: "b".into() },

@@ -280,6 +280,10 @@ impl Writer {
         let settled = rows.len().max(1);
         match self.write_rows(&rows) {
             Ok(()) => answer(parts, Answer::Logged),
+            Err(error @ StoreError::Unclear { .. }) if parts.len() > 1 => {
+                log::error!("nobody knows why a write fails, its postings go one by one: {error}");
+                self.write_apart(rows, parts, now)?;
+            }
             Err(error) if error.is_transient() => self.put_off(rows, parts, now, &error),
             Err(StoreError::Refused { .. }) => self.write_apart(rows, parts, now)?,
             Err(error) => return Err(error),
@@ -299,27 +303,46 @@ impl Writer {
         Ok(())
     }
 
-    /// Writes each posting by itself, because one of them holds a row that the store refuses and always will.
+    /// Writes each posting by itself, because one of them holds a row that the store refuses and always will, or may be
+    /// to blame for a failure that nobody understands. Who is to blame for that shows by the others: if they are written,
+    /// its rows are lost and counted; if not, all are kept.
     fn write_apart(
         &mut self,
         rows: Vec<LogRow>,
         parts: Vec<Part>,
         now: Instant,
     ) -> Result<(), StoreError> {
+        let mut written = false;
+        let mut unclear = Vec::new();
         for (rows, part) in split(rows, parts) {
             let part = vec![Part { end: rows.len(), ..part }];
             match self.write_rows(&rows) {
-                Ok(()) => answer(part, Answer::Logged),
-                Err(error) if error.is_transient() => self.put_off(rows, part, now, &error),
-                Err(error @ StoreError::Refused { .. }) => {
-                    log::error!("{} log rows are lost: {error}", rows.len());
-                    self.metrics.log_rows_shed.inc_by(count(rows.len()));
-                    answer(part, |_| Answer::Unavailable(REFUSED));
+                Ok(()) => {
+                    written = true;
+                    answer(part, Answer::Logged);
                 }
+                Err(error @ StoreError::Unclear { .. }) => unclear.push((rows, part, error)),
+                Err(error) if error.is_transient() => self.put_off(rows, part, now, &error),
+                Err(error @ StoreError::Refused { .. }) => self.lose(&rows, part, &error),
                 Err(error) => return Err(error),
             }
         }
+        // Each that is put off goes before those that are kept.
+        for (rows, part, error) in unclear.into_iter().rev() {
+            if written {
+                self.lose(&rows, part, &error);
+            } else {
+                self.put_off(rows, part, now, &error);
+            }
+        }
         Ok(())
+    }
+
+    /// Gives up rows that the store does not take, while it takes others.
+    fn lose(&self, rows: &[LogRow], part: Vec<Part>, error: &StoreError) {
+        log::error!("{} log rows are lost: {error}", rows.len());
+        self.metrics.log_rows_shed.inc_by(count(rows.len()));
+        answer(part, |_| Answer::Unavailable(REFUSED));
     }
 
     /// Keeps the rows of a failed write, in their place, for a later try. Whoever waits is sent away where the store

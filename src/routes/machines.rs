@@ -101,11 +101,14 @@ impl Desk {
             true,
             if draining { "stopping" } else { "running" },
         ));
-        let read = self.reader.ping();
-        let detail = read
-            .as_ref()
-            .map_or_else(|error| Cow::Owned(error.to_string()), |()| Cow::Borrowed("answers"));
-        checks.push(Check::new("store.read", read.is_ok(), true, detail));
+        checks.push(match self.reader.ping() {
+            Ok(()) => Check::new("store.read", true, true, "answers"),
+            // With the words of the database, which say what is to be done.
+            Err(error) => {
+                let words = format!("{:#}", anyhow::Error::from(error));
+                Check::new("store.read", false, true, words)
+            }
+        });
         checks.push(match self.shared.store.write_state() {
             WriteState::Open => Check::new("store.write", true, true, "takes writes"),
             WriteState::SheddingLogs(why) => {
@@ -115,7 +118,7 @@ impl Desk {
         });
         checks.extend(self.shared.store.condition().into_iter().map(|line| {
             // Reading and writing decide whether the instance can work; this says why, or what to look at.
-            Check::new(format!("store.{}", line.name), line.fine, false, line.detail)
+            Check::new(format!("store.{}", line.name), line.fine, line.vital, line.detail)
         }));
         checks.push(keys_check(&self.shared.authenticator.keys_state(unix_seconds())));
         let (backlog, oldest) = self.shared.store.backlog();

@@ -597,7 +597,8 @@ fn auth_problem(error: &AuthError) -> Problem {
 
 /// Turns a store's error into an answer, and keeps for the log what only we need to know.
 fn store_problem(error: &StoreError) -> Problem {
-    if error.is_transient() {
+    // What nobody understands may be the question's own fault, and then asking again helps nobody.
+    if error.is_transient() && !matches!(error, StoreError::Unclear { .. }) {
         return Problem::new(Kind::Unavailable, error.to_string());
     }
     Problem {

@@ -49,6 +49,10 @@ pub enum StoreError {
     /// Stop: the files are damaged, or another program or a bug of ours has written to them.
     #[error("{what}")]
     Corrupt { what: String },
+    /// Try again, with pauses and a bounded number of times for one input: nobody knows what this error means, or whether
+    /// it is the input's. What was under way was not written.
+    #[error("{call} failed for a reason that is not known")]
+    Unclear { call: &'static str, source: Driver },
     /// Stop: nothing we know how to handle.
     #[error("{call} failed")]
     Other { call: &'static str, source: Driver },
@@ -57,7 +61,13 @@ pub enum StoreError {
 impl StoreError {
     /// The same call may succeed later without anybody's help from inside this program.
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Busy { .. } | Self::NoSpace { .. } | Self::Disconnected { .. })
+        matches!(
+            self,
+            Self::Busy { .. }
+                | Self::NoSpace { .. }
+                | Self::Disconnected { .. }
+                | Self::Unclear { .. }
+        )
     }
 }
 
@@ -126,6 +136,8 @@ pub trait ListenerSession: Send {
     fn load(&mut self, processes: &[(TenantId, ProcessId)]) -> Result<Vec<Option<State>>>;
     /// Writes the whole change and takes the claim off the queue, in one transaction.
     fn settle(&mut self, claim: Claim, change: Change, now: Timestamp) -> Result<()>;
+    /// Gives back what is claimed and not settled: the next claim begins anew.
+    fn give_back(&mut self) {}
 }
 
 /// Writes log rows in bulk [BL2].
@@ -138,7 +150,7 @@ pub trait LogSession: Send {
     }
 }
 
-/// A process that has been silent past its deadline, as far as the store has applied events.
+/// A process that has been silent past its deadline or whose session is gone, as far as the store has applied events.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Overdue {
     pub tenant: TenantId,
@@ -152,6 +164,16 @@ pub struct Overdue {
 pub trait KeeperSession: Send {
     /// Processes of all tenants whose deadline lies at or before `until`, the longest overdue first, `limit` at most.
     fn overdue(&mut self, until: Timestamp, limit: usize) -> Result<Vec<Overdue>>;
+    /// Processes of all tenants that a session of the database started which is gone since before `until`, and of which
+    /// nothing waits in the queue that it can have said; `limit` at most. Everything received before `until` has been
+    /// applied. None where the store knows of no sessions.
+    fn deserted(&mut self, _until: Timestamp, _limit: usize) -> Result<Vec<Overdue>> {
+        Ok(Vec::new())
+    }
+    /// Forgets which session started a process: who goes on with it from now on is another one.
+    fn forget_session(&mut self, _tenant: &TenantId, _process: &ProcessId) -> Result<()> {
+        Ok(())
+    }
     /// Moves the deadline of a process whose logs prove that it lives.
     fn put_off(
         &mut self,
@@ -166,6 +188,27 @@ pub trait KeeperSession: Send {
     fn count_processes(&mut self) -> Result<Vec<(Status, u64)>>;
     /// Storage upkeep that must not happen on an acknowledging thread: checkpoints, trims, snapshots, space.
     fn upkeep(&mut self, now: Timestamp) -> Result<Upkeep>;
+}
+
+/// What became visible to readers since the last look, whichever instance wrote it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fresh {
+    /// Events of these streams and lines of these processes. One may be named that has nothing new, none is left out.
+    Of { streams: Vec<(TenantId, StreamKey)>, logs: Vec<(TenantId, ProcessId)> },
+    /// More than is looked at one by one, or nobody knows: whoever waits had better look.
+    Anything,
+}
+
+/// Tells what other instances have committed, for those of this one who wait for it. One statement serves them all.
+pub trait TailSession: Send {
+    /// What became visible since the last call. The first call, and the first after [`TailSession::rest`], begins
+    /// here and says [`Fresh::Anything`].
+    ///
+    /// # Errors
+    /// After an error the next call goes on where the last good one ended.
+    fn look(&mut self) -> Result<Fresh>;
+    /// Nobody waits any more: forgets how far it had looked.
+    fn rest(&mut self);
 }
 
 /// What a round of upkeep found and did.
@@ -361,6 +404,10 @@ pub trait Store: Send + Sync {
     fn logs(&self) -> Result<Box<dyn LogSession>>;
     fn keeper(&self) -> Result<Box<dyn KeeperSession>>;
     fn reader(&self) -> Result<Box<dyn Reader>>;
+    /// Looks for what is new in all instances. None: there is one instance, which hears itself.
+    fn tail(&self) -> Result<Option<Box<dyn TailSession>>> {
+        Ok(None)
+    }
     /// The store's clock (law 4).
     fn now(&self) -> Timestamp;
     fn write_state(&self) -> WriteState;
@@ -386,5 +433,7 @@ pub trait Store: Send + Sync {
 pub struct Condition {
     pub name: String,
     pub fine: bool,
+    /// Without it this instance cannot do its work.
+    pub vital: bool,
     pub detail: String,
 }

@@ -71,14 +71,16 @@ pub enum StoreCall {
     DeadLetters,
     DeadLetter,
     Overdue,
+    Deserted,
     PutOff,
     Archive,
     CountProcesses,
     Upkeep,
+    Tail,
 }
 
 impl StoreCall {
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 20] = [
         Self::Accept,
         Self::Settle,
         Self::WriteLogs,
@@ -93,10 +95,12 @@ impl StoreCall {
         Self::DeadLetters,
         Self::DeadLetter,
         Self::Overdue,
+        Self::Deserted,
         Self::PutOff,
         Self::Archive,
         Self::CountProcesses,
         Self::Upkeep,
+        Self::Tail,
     ];
 
     pub const fn as_str(self) -> &'static str {
@@ -115,10 +119,12 @@ impl StoreCall {
             Self::DeadLetters => "dead_letters",
             Self::DeadLetter => "dead_letter",
             Self::Overdue => "overdue",
+            Self::Deserted => "deserted",
             Self::PutOff => "put_off",
             Self::Archive => "archive",
             Self::CountProcesses => "count_processes",
             Self::Upkeep => "upkeep",
+            Self::Tail => "tail",
         }
     }
 }

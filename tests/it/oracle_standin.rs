@@ -295,13 +295,13 @@ impl Standin {
         killed.parse().expect("a count")
     }
 
-    /// Round trips so far of all connections whose module contains `module`, by what they were for.
-    pub(crate) fn trips(&self, module: &str) -> std::collections::BTreeMap<String, u64> {
+    /// Round trips so far of all connections whose `module/action` contains `name`, by what they were for.
+    pub(crate) fn trips(&self, name: &str) -> std::collections::BTreeMap<String, u64> {
         let mut sums = std::collections::BTreeMap::new();
         for entry in fs::read_dir(self.control.join("trips")).expect("the folder of trips") {
             let text = fs::read_to_string(entry.expect("an entry").path()).unwrap_or_default();
             let mut lines = text.lines();
-            if !lines.next().unwrap_or_default().contains(module) {
+            if !lines.next().unwrap_or_default().contains(name) {
                 continue;
             }
             for line in lines.take_while(|line| *line != "end") {

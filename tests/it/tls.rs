@@ -30,7 +30,12 @@ struct Authority {
 
 impl Authority {
     fn new() -> Self {
+        Self::called("authority")
+    }
+
+    fn called(name: &str) -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().unwrap();
         Self { certificate: params.self_signed(&key).unwrap(), key }
@@ -313,7 +318,7 @@ fn a_handshake_that_comes_to_nothing_is_counted_by_its_reason() {
     counts("no_certificate", &|| {
         world.connect(None).try_get("/health", "").unwrap_err();
     });
-    let foreign = Authority::new().sign("billing");
+    let foreign = Authority::called("somebody else").sign("billing");
     counts("unknown_issuer", &|| {
         world.connect(Some(&foreign)).try_get("/health", "").unwrap_err();
     });

@@ -6,13 +6,15 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
+use crossbeam::channel::{RecvTimeoutError, Sender, unbounded};
 use rustix::process::{Pid, Signal, kill_process};
 use sentinel::service::{Parts, wall_clock};
 use serde_json::{Value, json};
 
-use crate::harness::{Client, Dice, InChild, InProcess, token};
+use crate::harness::{Client, Dice, InChild, InProcess, PATIENCE, token};
 
 /// A client command with a token of the service in `folder`.
 fn command(folder: &Path, api: SocketAddr, arguments: &[&str]) -> Command {
@@ -24,7 +26,60 @@ fn command(folder: &Path, api: SocketAddr, arguments: &[&str]) -> Command {
 }
 
 fn output(folder: &Path, api: SocketAddr, arguments: &[&str]) -> Output {
-    command(folder, api, arguments).output().unwrap()
+    let child = command(folder, api, arguments).spawn().unwrap();
+    let watchdog = Watchdog::of(&child);
+    watchdog.arm(PATIENCE);
+    let output = child.wait_with_output().unwrap();
+    assert!(!watchdog.has_bitten(), "{arguments:?} did not end within {PATIENCE:?}: {output:?}");
+    output
+}
+
+/// Kills a child that is waited for in vain, so that whoever reads from it sees an end and can say what it got.
+struct Watchdog {
+    /// When to kill; None: nobody waits.
+    deadlines: Sender<Option<Instant>>,
+    bitten: Arc<AtomicBool>,
+}
+
+impl Watchdog {
+    fn of(child: &Child) -> Self {
+        let (deadlines, orders) = unbounded();
+        let bitten = Arc::new(AtomicBool::new(false));
+        let (pid, bites) = (Pid::from_child(child), Arc::clone(&bitten));
+        aside(move || {
+            let mut deadline: Option<Instant> = None;
+            loop {
+                let order = match deadline {
+                    Some(deadline) => orders.recv_deadline(deadline),
+                    None => orders.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                };
+                match order {
+                    Ok(next) => deadline = next,
+                    Err(RecvTimeoutError::Timeout) => {
+                        bites.store(true, Ordering::SeqCst);
+                        // It may have ended by itself just now.
+                        let _ = kill_process(pid, Signal::KILL);
+                        return;
+                    }
+                    Err(RecvTimeoutError::Disconnected) => return,
+                }
+            }
+        });
+        Self { deadlines, bitten }
+    }
+
+    /// From now on it has so long.
+    fn arm(&self, patience: Duration) {
+        let _ = self.deadlines.send(Some(Instant::now() + patience));
+    }
+
+    fn disarm(&self) {
+        let _ = self.deadlines.send(None);
+    }
+
+    fn has_bitten(&self) -> bool {
+        self.bitten.load(Ordering::SeqCst)
+    }
 }
 
 fn report(client: &mut Client, verb: &str, body: &Value) {
@@ -37,30 +92,67 @@ fn say(client: &mut Client, level: &str, message: impl std::fmt::Display) {
     report(client, "log", &json!({"level": level, "message": message.to_string()}));
 }
 
-/// A running `sentinel tail`.
+/// A running `sentinel tail`. Every wait for it has a deadline, and says what had come until then.
 struct Tail {
     child: Child,
-    stdout: BufReader<ChildStdout>,
+    /// None: closed on this side.
+    stdout: Option<BufReader<ChildStdout>>,
+    /// Everything it has printed.
+    printed: String,
+    watchdog: Watchdog,
+    patience: Duration,
 }
 
 impl Tail {
     fn start(mut command: Command) -> Self {
         let mut child = command.spawn().unwrap();
-        let stdout = BufReader::new(child.stdout.take().unwrap());
-        Self { child, stdout }
+        let stdout = child.stdout.take().map(BufReader::new);
+        let watchdog = Watchdog::of(&child);
+        Self { child, stdout, printed: String::new(), watchdog, patience: PATIENCE }
+    }
+
+    /// Does what waits for the child.
+    fn wait<T>(&mut self, what: &str, work: impl FnOnce(&mut Self) -> T) -> T {
+        self.watchdog.arm(self.patience);
+        let done = work(self);
+        self.watchdog.disarm();
+        if self.watchdog.has_bitten() {
+            let (words, printed) = (self.words(), &self.printed);
+            panic!(
+                "{what} did not come within {:?}\nit printed:\n{printed}\nand said:\n{words}",
+                self.patience
+            );
+        }
+        done
+    }
+
+    /// Everything on stderr, to its end.
+    fn words(&mut self) -> String {
+        let mut words = String::new();
+        if let Some(mut stderr) = self.child.stderr.take() {
+            stderr.read_to_string(&mut words).unwrap();
+        }
+        words
     }
 
     /// The next line as JSON. None: there is none any more.
     fn line(&mut self) -> Option<Value> {
         let mut line = String::new();
-        let read = self.stdout.read_line(&mut line).unwrap();
-        (read > 0).then(|| serde_json::from_str(&line).unwrap())
+        self.wait("a line, or the end,", |tail| {
+            let stdout = tail.stdout.as_mut().expect("it is open");
+            stdout.read_line(&mut line).unwrap()
+        });
+        self.printed += &line;
+        (!line.is_empty()).then(|| serde_json::from_str(&line).unwrap())
     }
 
     /// The message of the next log row.
     fn message(&mut self) -> String {
         loop {
-            let line = self.line().expect("a row comes");
+            let Some(line) = self.line() else {
+                let (words, printed) = (self.words(), &self.printed);
+                panic!("it ends before the row comes; it printed:\n{printed}\nand said:\n{words}");
+            };
             if let Some(message) = line["log"]["message"].as_str() {
                 return message.to_owned();
             }
@@ -69,10 +161,35 @@ impl Tail {
 
     /// The exit code and what was said on stderr.
     fn end(mut self) -> (Option<i32>, String) {
-        let mut words = String::new();
-        self.child.stderr.take().unwrap().read_to_string(&mut words).unwrap();
-        (self.child.wait().unwrap().code(), words)
+        self.wait("its end", |tail| {
+            let words = tail.words();
+            (tail.child.wait().unwrap().code(), words)
+        })
     }
+}
+
+impl Drop for Tail {
+    /// A test that fails leaves nobody behind.
+    fn drop(&mut self) {
+        let _ = self.child.kill().and_then(|()| self.child.wait());
+    }
+}
+
+#[test]
+fn who_waits_for_a_tail_in_vain_ends_it_and_hears_what_it_printed() {
+    let mut silent = Command::new("/bin/sh");
+    silent.args(["-c", "echo '{\"log\":{\"message\":\"one\"}}'; echo words >&2; exec sleep 600"]);
+    silent.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut tail = Tail::start(silent);
+    assert_eq!(tail.message(), "one");
+    let pid = Pid::from_child(&tail.child);
+    tail.patience = Duration::from_millis(50);
+    let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| tail.message()));
+    let words = *caught.unwrap_err().downcast::<String>().unwrap();
+    assert!(words.contains("did not come within 50ms"), "{words}");
+    assert!(words.contains("\"one\"") && words.contains("words"), "{words}");
+    drop(tail);
+    kill_process(pid, Signal::KILL).unwrap_err();
 }
 
 #[test]
@@ -168,12 +285,14 @@ fn a_connection_that_is_cut_anywhere_loses_no_row_and_doubles_none() {
     (0..100).for_each(|n| say(&mut client, "INFO", n));
     let (relay, cuts) = start_cutter(service.service.api_address());
     // Before the first row there is no place to go on from, and a cut there is an error like at any start.
+    let begun = Instant::now();
     let mut tail = loop {
+        assert!(begun.elapsed() < PATIENCE, "no tail got as far as the first row");
         let arguments = ["tail", "p", "--json", "--until-end"];
         let mut tail = Tail::start(command(folder.path(), relay, &arguments));
         match tail.line() {
             Some(line) if line["log"]["message"] == "0" => break tail,
-            _ => drop(tail.child.kill().and_then(|()| tail.child.wait())),
+            _ => drop(tail),
         }
     };
     for n in 1..100 {
@@ -270,14 +389,13 @@ fn a_reader_that_has_seen_enough_ends_the_tail_without_words() {
     let api = service.service.api_address();
     let mut tail = Tail::start(command(folder.path(), api, &["tail", "p", "--json"]));
     assert_eq!(tail.message(), "one");
-    let Tail { mut child, stdout } = tail;
-    drop(stdout);
-    while child.try_wait().unwrap().is_none() {
-        say(&mut client, "INFO", "more");
-    }
-    let mut words = String::new();
-    child.stderr.take().unwrap().read_to_string(&mut words).unwrap();
-    assert_eq!((child.wait().unwrap().code(), words.as_str()), (Some(0), ""));
+    tail.stdout = None;
+    tail.wait("its end", |tail| {
+        while tail.child.try_wait().unwrap().is_none() {
+            say(&mut client, "INFO", "more");
+        }
+    });
+    assert_eq!(tail.end(), (Some(0), String::new()));
     service.stop();
 }
 

@@ -27,6 +27,15 @@ pub enum Verdict {
     Lost(Box<Envelope>),
 }
 
+/// What makes somebody look at a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// Its deadline may have passed.
+    Deadline,
+    /// The session of the database that started it is gone, and everything that it said has been applied.
+    SessionGone,
+}
+
 /// Judges a process.
 ///
 /// `silent_until` is the watermark: everything received before it has been applied, so whoever seems silent until
@@ -44,6 +53,7 @@ pub fn judge(
     silent_until: Timestamp,
     last_log_at: Option<Timestamp>,
     instance: &str,
+    why: Why,
     trace: TraceContext,
 ) -> Verdict {
     let row = state.row(tenant, process, policy);
@@ -55,10 +65,14 @@ pub fn judge(
     };
     let last_life_at = last_log_at.map_or(heard_at, |log| log.max(heard_at));
     let deadline = deadline.plus(last_life_at.since(heard_at));
-    if silent_until < deadline {
+    let silence_from = match why {
+        Why::Deadline => deadline,
+        Why::SessionGone => last_life_at,
+    };
+    if silent_until < silence_from {
         return Verdict::Lives { deadline: Some(deadline) };
     }
-    let payload = serde_json::json!({
+    let mut payload = serde_json::json!({
         "run_id": life.run_id,
         "judged": {
             "at_us": life.key.at.micros(),
@@ -67,10 +81,13 @@ pub fn judge(
             "event_id": life.key.event_id,
         },
         "last_life_at": last_life_at.to_string(),
-        "deadline_at": deadline.to_string(),
         "watermark": silent_until.to_string(),
         "instance": instance,
     });
+    match why {
+        Why::Deadline => payload["deadline_at"] = deadline.to_string().into(),
+        Why::SessionGone => payload["session_gone"] = true.into(),
+    }
     let digest = fingerprint(tenant, process, life.run_id, life.key);
     Verdict::Lost(Box::new(Envelope {
         tenant: tenant.clone(),
@@ -129,7 +146,13 @@ mod tests {
     const HOUR_MS: i64 = 3_600_000;
 
     fn verdict(state: &State, until: i64, log: Option<i64>, instance: &str) -> Verdict {
-        judge(state, &tenant(), &process(), &POLICY, at(until), log.map(at), instance, TRACE)
+        let log = log.map(at);
+        judge(state, &tenant(), &process(), &POLICY, at(until), log, instance, Why::Deadline, TRACE)
+    }
+
+    fn deserted(state: &State, until: i64, log: Option<i64>) -> Verdict {
+        let (until, log, why) = (at(until), log.map(at), Why::SessionGone);
+        judge(state, &tenant(), &process(), &POLICY, until, log, "a", why, TRACE)
     }
 
     fn lost(state: &State, until: i64, instance: &str) -> Envelope {
@@ -193,6 +216,30 @@ mod tests {
         assert_ne!(lost(&revived, HOUR_MS + 1, "a").event_id, a.event_id);
         let uuid = uuid::Uuid::try_parse(a.event_id.as_str()).unwrap();
         assert_eq!(uuid.get_version_num(), 8);
+    }
+
+    #[test]
+    fn whose_session_is_gone_is_lost_without_a_deadline_and_revived_by_a_later_sign_of_life() {
+        let state =
+            merged(&[draft("started", "r1", 0).event(), draft("heartbeat", "h", 5).event()]);
+        let deadline = Some(at(HOUR_MS + 5));
+        assert_eq!(deserted(&state, 4, None), Verdict::Lives { deadline }, "it said more");
+        let Verdict::Lost(envelope) = deserted(&state, 12, None) else { panic!() };
+        let late = lost(&state, HOUR_MS + 5, "b");
+        assert_eq!((&envelope.event_id, envelope.hash), (&late.event_id, late.hash), "one event");
+        let state = apply(Some(state), &[accepted(*envelope, 13)]).processes.remove(0).state;
+        let row = row_of(&state);
+        assert_eq!(row.status, Status::Expired);
+        assert_eq!(
+            row.reason.as_deref(),
+            Some(
+                "the database session that started it is gone; no sign of life since \
+                 2026-01-28T10:00:00.005Z; everything received until 2026-01-28T10:00:00.012Z had \
+                 been applied; judged by a"
+            )
+        );
+        let revived = apply(Some(state), &[Arc::new(draft("progress", "g", 20).event())]);
+        assert_eq!(revived.processes[0].row.status, Status::Running);
     }
 
     #[test]

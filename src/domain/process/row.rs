@@ -252,9 +252,13 @@ fn error(end: &End) -> Option<String> {
 /// A judgement in words.
 fn reason(judged: &Judged) -> String {
     let judgement = &judged.judgement;
-    let mut words =
-        format!("no sign of life since {}", judgement.last_life_at.unwrap_or(judged.key.at));
+    let mut words = String::new();
+    if judgement.deadline_at.is_none() {
+        words.push_str("the database session that started it is gone; ");
+    }
     // Writing to a string cannot fail.
+    let since = judgement.last_life_at.unwrap_or(judged.key.at);
+    let _ = write!(words, "no sign of life since {since}");
     if let Some(deadline) = judgement.deadline_at {
         let _ = write!(words, "; the deadline was {deadline}");
     }

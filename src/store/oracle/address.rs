@@ -16,8 +16,9 @@ pub const PORT: u16 = 1522;
 /// about a minute.
 const RETRY_COUNT: u32 = 20;
 const RETRY_DELAY_S: u32 = 3;
-/// Seconds for one attempt, and for its network part: a host that does not answer would else hold the thread for the
-/// system's own minutes. A stop waits for a connect under way until the drain deadline, and then names the thread.
+/// Seconds for one attempt, and for its network part: a host that does not answer would else hold an attempt for the
+/// system's own minutes. With the retries an attempt ends after 160 s at most. Nobody waits that long for it, and a stop
+/// not at all ([`super::connecting`]).
 const CONNECT_TIMEOUT_S: u32 = 5;
 const TRANSPORT_CONNECT_TIMEOUT_S: u32 = 3;
 /// Minutes after which an idle session is probed, so that a firewall that forgot it is noticed.

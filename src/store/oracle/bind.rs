@@ -183,6 +183,31 @@ pub(super) fn query<T>(
     Ok(found)
 }
 
+/// Asks for a page of rows that may be large: until there are `limit`, or until the row that makes them reach
+/// `bytes_max` together. True: there is a row behind them. The statement must ask for one row more than `limit`.
+pub(super) fn query_page<T>(
+    connection: &Connection,
+    sql: &str,
+    binds: &[Bind<'_>],
+    (limit, bytes_max): (usize, usize),
+    bytes: impl Fn(&T) -> usize,
+    mut of: impl FnMut(&Row) -> oracle::Result<T>,
+) -> oracle::Result<(Vec<T>, bool)> {
+    let fetch = u32::try_from((limit + 1).min(FETCH_LARGE_ROWS_MAX)).unwrap_or(1);
+    let mut statement = connection.statement(sql).fetch_array_size(fetch).build()?;
+    let (mut found, mut size) = (Vec::new(), 0);
+    for row in statement.query(&as_parameters(binds))? {
+        let row = row?;
+        if found.len() == limit || size >= bytes_max {
+            return Ok((found, true));
+        }
+        let one = of(&row)?;
+        size += bytes(&one);
+        found.push(one);
+    }
+    Ok((found, false))
+}
+
 /// Calls a procedure whose last parameter is a cursor, and makes something of each row of it.
 pub(super) fn call_for_rows<T>(
     connection: &Connection,
@@ -201,6 +226,9 @@ pub(super) fn call_for_rows<T>(
 
 /// Rows of one fetch: beyond this a trip costs nothing beside its rows.
 const FETCH_ROWS_MAX: usize = 500;
+
+/// The same where each may be as large as a request: they are all in memory at once, however few the page takes.
+const FETCH_LARGE_ROWS_MAX: usize = 20;
 
 /// Rows of one array statement, at most.
 const ARRAY_ROWS_MAX: usize = 1000;

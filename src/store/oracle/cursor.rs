@@ -11,6 +11,9 @@ use crate::store::{Cursor, Page, Result, StoreError};
 /// Rows of one page at most, whatever is asked: a page is built in memory.
 const PAGE_ROWS_MAX: usize = 1000;
 
+/// A page ends with the row that makes its payloads reach this: rows are as large as whoever wrote them wanted.
+pub(super) const PAGE_BYTES_MAX: usize = 1024 * 1024;
+
 /// How many rows a page may have.
 pub(super) fn limit(page: &Page) -> usize {
     page.limit.clamp(1, PAGE_ROWS_MAX)

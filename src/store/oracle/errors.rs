@@ -82,7 +82,7 @@ pub const ORA_CODES: &[(Class, &[i32])] = &[
     (Class::Cancelled, &[1013]),
     (Class::QueueEmpty, &[25228, 25263]),
     (Class::QueueStopped, &[25226, 25207, 25253, 24026, 24085]),
-    (Class::Missing, &[24010, 24002, 25205, 24033, 1031, 942, 4043, 904]),
+    (Class::Missing, &[24010, 24002, 25205, 24033, 1031, 942, 4043, 904, 6550]),
     (
         Class::TooLarge,
         &[25201, 25202, 25203, 25204, 25215, 22814, 21560, 1461, 24816, 12899, 14699, 1438],
@@ -142,6 +142,12 @@ impl Class {
                 | Self::Authentication
                 | Self::Wallet
         )
+    }
+
+    /// Nobody can say whether the data, the session or the database is to blame. So it is tried again a few times, with
+    /// another session and one message at a time; what goes on is told loudly and with long pauses, and nothing ends.
+    pub const fn is_unclear(self) -> bool {
+        matches!(self, Self::Partition | Self::RowSecurity | Self::Unknown)
     }
 
     /// Only somebody's hand helps, so the service must not even start with it.
@@ -278,7 +284,7 @@ pub fn told(call: &'static str, class: Class, text: &str) -> StoreError {
         }
         Class::Space => StoreError::NoSpace { call, why: "the database is out of space", source },
         Class::Partition | Class::RowSecurity | Class::Unknown => {
-            StoreError::Other { call, source }
+            StoreError::Unclear { call, source }
         }
     }
 }
@@ -412,12 +418,61 @@ mod tests {
     }
 
     #[test]
-    fn partitions_and_row_security_are_not_tried_in_a_loop() {
+    fn what_nobody_understands_is_tried_again_with_another_session_and_ends_nothing() {
         assert_eq!(Class::of_ora(14400), Class::Partition);
         assert_eq!(Class::of_ora(28115), Class::RowSecurity);
+        assert_eq!(Class::of_ora(600), Class::Unknown, "an internal error of the database");
         for class in [Class::Partition, Class::RowSecurity, Class::Unknown] {
-            assert!(!told("archive", class, "").is_transient());
+            assert!(class.is_unclear());
+            let error = told("archive", class, "");
+            assert!(matches!(error, StoreError::Unclear { .. }) && error.is_transient());
         }
+    }
+
+    /// One row for each class: a number of it, and what whoever called does.
+    #[test]
+    fn no_class_of_error_ends_the_service() {
+        use Class::*;
+        let table = [
+            (SessionLost, 3113, "again"),
+            (CannotConnect, 12541, "again"),
+            (SessionLimit, 2391, "again"),
+            (BadAddress, 12154, "again"),
+            (CallTimeout, 3156, "again"),
+            (Cancelled, 1013, "again"),
+            (QueueEmpty, 25228, "again"),
+            (QueueStopped, 25226, "again"),
+            (Missing, 942, "again"),
+            (Missing, 6550, "again"),
+            (TooLarge, 12899, "aside"),
+            (Duplicate, 1, "aside"),
+            (ParentMissing, 2291, "aside"),
+            (BadData, 2290, "aside"),
+            (Deadlock, 60, "again"),
+            (Contention, 54, "again"),
+            (Invalidated, 4068, "again"),
+            (Partition, 14400, "unclear"),
+            (Space, 1653, "again"),
+            (Authentication, 1017, "again"),
+            (Wallet, 28759, "again"),
+            (RowSecurity, 28115, "unclear"),
+            (Unknown, 600, "unclear"),
+            (Unknown, 7445, "unclear"),
+        ];
+        for (class, code, wanted) in table {
+            assert_eq!(Class::of_ora(code), class, "ORA-{code:05}");
+            let does = match told("settle", class, "") {
+                StoreError::Refused { .. } => "aside",
+                StoreError::Unclear { .. } => "unclear",
+                error if error.is_transient() => "again",
+                error => panic!("ORA-{code:05} would stop the service: {error:?}"),
+            };
+            assert_eq!(does, wanted, "ORA-{code:05}");
+            assert_eq!(class.is_unclear(), wanted == "unclear");
+        }
+        let classes =
+            ORA_CODES.iter().filter(|(class, _)| !table.iter().any(|row| row.0 == *class));
+        assert_eq!(classes.count(), 0, "every class has its row");
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::time::Duration;
 use oracle::Connection;
 
 use super::bind::{self, Bind};
+use super::deserted::Watch;
 use super::errors::{self, Class};
 use super::health::{Health, OUT_OF_REACH, QueueState};
 use super::session::{self, Session};
@@ -41,11 +42,13 @@ pub(super) struct Keeper {
     forgot_at: Option<Timestamp>,
     /// When the sweep of the big tables last found nothing more.
     swept_at: Option<Timestamp>,
+    watch: Watch,
 }
 
 impl Keeper {
     pub(super) fn new(session: Session, health: Arc<Health>, window: Duration) -> Self {
-        Self { session, health, window, looked_at: None, forgot_at: None, swept_at: None }
+        let watch = Watch::default();
+        Self { session, health, window, looked_at: None, forgot_at: None, swept_at: None, watch }
     }
 
     /// Looks at clock and queue for everybody.
@@ -248,8 +251,26 @@ pub(super) fn is_exception_queue(name: &str) -> bool {
     name.rsplit('.').next().unwrap_or(name).trim_matches('"').starts_with("AQ$")
 }
 
-fn is_due(last: Option<Timestamp>, pause: Duration, now: Timestamp) -> bool {
+pub(super) fn is_due(last: Option<Timestamp>, pause: Duration, now: Timestamp) -> bool {
     last.is_none_or(|last| now.since(last) >= pause || now < last)
+}
+
+/// Tenant, process, the digest of its state, and when its newest line came in.
+pub(super) type Judged = (String, String, Option<String>, Option<Timestamp>);
+
+/// What is to be judged. None: nothing was merged yet, so there is nothing to judge.
+pub(super) fn overdue_of(found: Judged) -> Result<Option<Overdue>> {
+    let foreign = |error: crate::domain::ids::IdError| StoreError::Corrupt {
+        what: format!("process_live_status holds what this program never writes: {error}"),
+    };
+    let (tenant, process, digest, last_log_at) = found;
+    let Some(digest) = digest else { return Ok(None) };
+    Ok(Some(Overdue {
+        tenant: TenantId::parse(&tenant).map_err(foreign)?,
+        process: ProcessId::parse(&process).map_err(foreign)?,
+        state: state::decode(&digest)?,
+        last_log_at,
+    }))
 }
 
 impl KeeperSession for Keeper {
@@ -271,21 +292,19 @@ impl KeeperSession for Keeper {
             }
             Ok(overdue)
         })?;
-        let foreign = |error: crate::domain::ids::IdError| StoreError::Corrupt {
-            what: format!("process_live_status holds what this program never writes: {error}"),
-        };
-        let mut overdue = Vec::with_capacity(found.len());
-        for (tenant, process, digest, last_log_at) in found {
-            // Without a state nothing was merged, so there is nothing to judge yet.
-            let Some(digest) = digest else { continue };
-            overdue.push(Overdue {
-                tenant: TenantId::parse(&tenant).map_err(foreign)?,
-                process: ProcessId::parse(&process).map_err(foreign)?,
-                state: state::decode(&digest)?,
-                last_log_at,
-            });
-        }
-        Ok(overdue)
+        found.into_iter().filter_map(|found| overdue_of(found).transpose()).collect()
+    }
+
+    fn deserted(&mut self, until: Timestamp, limit: usize) -> Result<Vec<Overdue>> {
+        let now = self.health.now();
+        self.watch.look(&mut self.session, now, until, limit)
+    }
+
+    fn forget_session(&mut self, tenant: &TenantId, process: &ProcessId) -> Result<()> {
+        self.session.transact("forget a session", |connection| {
+            let binds = [Bind::text(tenant.as_str(), 50), Bind::text(process.as_str(), 100)];
+            bind::execute(connection, &text(statement!("forget_session"), &[]), &binds).map(|_| ())
+        })
     }
 
     fn put_off(

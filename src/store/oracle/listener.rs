@@ -118,9 +118,11 @@ impl Listener {
 
     /// Finds out whether writes go through before anything is taken again.
     fn probe(&mut self) -> Result<()> {
+        const CALL: &str = "probe";
         let now = self.health.now();
         let name = format!("#probe {}", self.name);
-        self.session.transact("probe", |connection| {
+        let connection = self.session.ready(CALL)?;
+        let write = || -> oracle::Result<()> {
             let row = [Bind::time(now), Bind::text(NO_TENANT, 50), Bind::text(&name, 200)];
             let sql = text(statement!("probe_write"), &[]);
             if bind::execute(connection, &sql, &row)? == 0 {
@@ -133,8 +135,10 @@ impl Listener {
                 ];
                 bind::execute(connection, &text(statement!("insert_stream_state"), &[]), &row)?;
             }
-            Ok(())
-        })
+            connection.commit()
+        };
+        // That a probe goes through says nothing about what could not be settled, so it is not taken for going well.
+        write().map_err(|error| self.session.fail(CALL, &error))
     }
 
     /// Takes messages into `held`, at most `max` of them.
@@ -145,6 +149,10 @@ impl Listener {
         }
         let max = if self.careful { 1 } else { max.clamp(1, BATCH_MAX) };
         let sweeping = self.swept_at.is_none_or(|at| at.elapsed() >= SWEEP_PAUSE);
+        if sweeping {
+            // Before it, so that one that fails is not tried with each claim.
+            self.swept_at = Some(Instant::now());
+        }
         let connection = self.session.ready(CALL)?;
         let outcome = dequeue(connection, max, wait).and_then(|found| {
             let drained = found.len() < max;
@@ -158,11 +166,8 @@ impl Listener {
             Err(error) => return Err(self.lose(CALL, &error)),
         };
         self.health.note_dequeue();
-        if swept {
-            self.swept_at = Some(Instant::now());
-            if !found.is_empty() {
-                log::warn!(messages = found.len(); "taken from the exception queue, to be applied");
-            }
+        if swept && !found.is_empty() {
+            log::warn!(messages = found.len(); "taken from the exception queue, to be applied");
         }
         self.drained = drained && self.lost_at.is_none_or(|at| at.elapsed() >= SHADOW);
         self.generation = self.session.generation();
@@ -234,7 +239,10 @@ impl Listener {
             Ok(())
         });
         let failure = match outcome {
-            Ok(()) => return Ok(()),
+            Ok(()) => {
+                self.session.went_well();
+                return Ok(());
+            }
             Err(failure) => failure,
         };
         let (class, words) = match failure {
@@ -244,6 +252,9 @@ impl Listener {
         let kept = !class.loses_session() && bind::run_once(connection, BACK).is_ok();
         if kept {
             self.session.note_fault(&words);
+            if class.is_unclear() {
+                self.session.note_unclear(class, &words);
+            }
             Err(errors::told(CALL, class, &words))
         } else {
             self.session.drop_connection();
@@ -434,6 +445,9 @@ impl ListenerSession for Listener {
                 let kept =
                     holds && !class.loses_session() && bind::run_once(connection, BACK).is_ok();
                 return Err(if kept {
+                    if class.is_unclear() {
+                        self.session.note_unclear(class, &error.to_string());
+                    }
                     errors::told(CALL, class, &error.to_string())
                 } else {
                     self.lose(CALL, &error)
@@ -478,6 +492,13 @@ impl ListenerSession for Listener {
             self.careful = false;
         }
         Ok(())
+    }
+
+    fn give_back(&mut self) {
+        if !self.held.is_empty() {
+            self.session.drop_connection();
+            self.let_go();
+        }
     }
 }
 

@@ -22,6 +22,8 @@ use crate::store::{Cursor, LogFilter, LogSession, Page, Paged, Received, Result,
 const LOGS: u8 = b'l';
 /// Rows on one page at most, whatever is asked for.
 const PAGE_ROWS_MAX: usize = 10_000;
+/// A page ends with the line that makes its texts reach this.
+const PAGE_BYTES_MAX: usize = 256 * 1024;
 /// How many lines at the end of a process's own time are looked at to find the newest by receipt.
 const NEWEST_ROWS: usize = 32;
 
@@ -141,12 +143,25 @@ pub(super) fn page(
     let levels = bind_levels(filter, &mut wanted, &mut binds);
     binds.push(Bind::size(limit + 1));
     let ask = sql::repeated(&text(statement!("logs_page"), &wanted), "(:log_level)", levels);
-    let mut rows =
-        bind::query(connection, &ask, &binds, limit + 1, |row| stored(row, tenant, process))?;
-    let more = rows.len() > limit;
-    rows.truncate(limit);
+    let (rows, more) = lines(connection, &ask, &binds, limit, |row| stored(row, tenant, process))?;
     let next = rows.last().filter(|_| more).map(cursor_of);
     Ok(Paged { rows, next })
+}
+
+/// A page of lines, bounded in rows and bytes.
+fn lines(
+    connection: &Connection,
+    ask: &str,
+    binds: &[Bind<'_>],
+    limit: usize,
+    stored: impl Fn(&Row) -> oracle::Result<StoredLog>,
+) -> oracle::Result<(Vec<StoredLog>, bool)> {
+    let length = |text: &Option<Box<str>>| text.as_ref().map_or(0, |text| text.len());
+    let bytes = |line: &StoredLog| {
+        let LogRow { message, details, stack_trace, .. } = &line.row;
+        message.len() + length(details) + length(stack_trace)
+    };
+    bind::query_page(connection, ask, binds, (limit, PAGE_BYTES_MAX), bytes, stored)
 }
 
 /// Adds the levels that a filter lets through. Returns how many.
@@ -165,22 +180,24 @@ fn bind_levels(
 
 /// A line may become visible after one with a higher number, when its transaction ends later. What came in so long ago
 /// is committed or never will be, so followers go by that: they are behind by as much.
-const SETTLED_AFTER: Duration = Duration::from_secs(3);
-/// The newest line is looked for in so much of the newest first.
-const NEWEST_WITHIN: Duration = Duration::from_secs(2 * 24 * 3600);
+pub(super) const SETTLED_AFTER: Duration = Duration::from_secs(3);
+/// The newest line is looked for in so much of the newest, one after the other, and then in all.
+const NEWEST_WITHIN: [Duration; 2] = [Duration::from_secs(60), Duration::from_secs(2 * 24 * 3600)];
 
 /// The highest number of a line before which everything is committed.
 pub(super) fn newest_id(connection: &Connection, now: Timestamp) -> oracle::Result<i64> {
     let settled = now.minus(SETTLED_AFTER);
-    let recent = [Bind::time(settled), Bind::time(now.minus(NEWEST_WITHIN))];
     let of = |row: &Row| bind::optional_integer(row, "log_id");
     let ask = text(statement!("newest_log"), &["since"]);
-    let found = bind::query(connection, &ask, &recent, 1, of)?;
-    if let Some(id) = found.into_iter().next().flatten() {
-        return Ok(id);
+    for within in NEWEST_WITHIN {
+        let recent = [Bind::time(settled), Bind::time(now.minus(within))];
+        let found = bind::query(connection, &ask, &recent, 1, of)?;
+        if let Some(id) = found.into_iter().next().flatten() {
+            return Ok(id);
+        }
     }
     let ask = text(statement!("newest_log"), &[]);
-    let found = bind::query(connection, &ask, &recent[..1], 1, of)?;
+    let found = bind::query(connection, &ask, &[Bind::time(settled)], 1, of)?;
     Ok(found.into_iter().next().flatten().unwrap_or(0))
 }
 
@@ -215,10 +232,7 @@ pub(super) fn new(
     let levels = bind_levels(filter, &mut wanted, &mut binds);
     binds.push(Bind::size(limit + 1));
     let ask = sql::repeated(&text(statement!("logs_new"), &wanted), "(:log_level)", levels);
-    let mut rows =
-        bind::query(connection, &ask, &binds, limit + 1, |row| stored(row, tenant, process))?;
-    let more = rows.len() > limit;
-    rows.truncate(limit);
+    let (rows, more) = lines(connection, &ask, &binds, limit, |row| stored(row, tenant, process))?;
     let through = rows.last().filter(|_| more).map_or(newest, |last| last.log_id);
     Ok(Received { rows, through, more })
 }

@@ -1,9 +1,10 @@
 //! The Oracle store: one schema and one queue, shared by any number of instances. This module opens it, names what in
 //! the database would break it, and hands out the sessions.
 //!
-//! * [`address`] and [`session`] are the way in: one connection for each thread, opened again by its owner.
+//! * [`address`], [`connecting`] and [`session`] are the way in: one connection for each thread, opened again by its
+//!   owner.
 //! * [`errors`] says what an error means; [`bind`] is the only way for a value to reach the database.
-//! * [`intake`], [`listener`] with [`projection`], [`logs`], [`keeper`] and [`reader`] are the roles of the contract.
+//! * [`intake`], [`listener`] with [`projection`], [`logs`], [`keeper`], [`reader`] and [`tail`] are the roles of the contract.
 //! * [`script`] and [`migrate`] bring the schema up to this version.
 //!
 //! The queue is the durable log: what is in it is acknowledged. An event's effects and its removal from the queue are
@@ -11,7 +12,9 @@
 
 pub mod address;
 mod bind;
+mod connecting;
 mod cursor;
+mod deserted;
 pub mod doctor;
 pub mod errors;
 mod health;
@@ -27,20 +30,22 @@ pub mod script;
 mod session;
 mod sql;
 mod state;
+mod tail;
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 
 use self::address::Address;
+use self::connecting::{Attempt, Connecting};
 use self::health::Health;
 use self::session::{Database, Session};
 use crate::domain::process::Policy;
 use crate::domain::time::Timestamp;
 use crate::store::{
     Condition, IntakeSession, KeeperSession, ListenerSession, LogSession, Reader, Result, Store,
-    StoreError, WriteState,
+    StoreError, TailSession, WriteState,
 };
 
 pub use self::session::{Care, SessionState, is_schema_name};
@@ -85,6 +90,9 @@ impl Settings {
     }
 }
 
+/// How long the first session is waited for before the service says that it waits.
+const START_WAIT: Duration = Duration::from_secs(15);
+
 /// The Oracle store, open.
 pub struct Oracle {
     database: Arc<Database>,
@@ -114,7 +122,15 @@ impl Oracle {
             let told = errors::classify(CALL, &error);
             if errors::class_of(&error).needs_mending() { session::unreachable(told) } else { told }
         };
-        let connection = session::open(&database, "start").map_err(failed)?;
+        let connection =
+            match Connecting::start(&database, "start").wait(Instant::now() + START_WAIT) {
+                Attempt::Open(connection) => *connection,
+                Attempt::Failed(error) => return Err(failed(error)),
+                Attempt::UnderWay(_) => {
+                    let source = "the database has not answered yet".into();
+                    return Err(StoreError::Disconnected { call: CALL, source });
+                }
+            };
         let unfit = session::unfit(&connection).map_err(failed)?;
         if let Some(problem) = unfit.into_iter().next() {
             return Err(StoreError::Unreachable { call: CALL, source: problem.into() });
@@ -189,6 +205,10 @@ impl Store for Oracle {
         )))
     }
 
+    fn tail(&self) -> Result<Option<Box<dyn TailSession>>> {
+        Ok(Some(Box::new(tail::Tail::new(self.session("tail"), Arc::clone(&self.health)))))
+    }
+
     fn now(&self) -> Timestamp {
         self.health.now()
     }
@@ -212,6 +232,7 @@ impl Store for Oracle {
         let mut lines = vec![Condition {
             name: "database".to_string(),
             fine: true,
+            vital: false,
             detail: format!(
                 "{}, {version}, client {}, its clock {ahead_ms} ms ahead of ours",
                 self.settings.address.display(),
@@ -233,6 +254,7 @@ fn queue_condition(queue: health::QueueState) -> Condition {
     Condition {
         name: "queue".to_string(),
         fine: queue.takes && queue.gives && queue.expired == 0,
+        vital: false,
         detail: format!(
             "{}: enqueue {}, dequeue {}, {} ready, {} waiting, {} expired",
             queue.name,
@@ -249,6 +271,7 @@ fn dequeue_condition(age: Option<Duration>) -> Condition {
     Condition {
         name: "queue.dequeue".to_string(),
         fine: age.is_some_and(|age| age < SILENT_AFTER),
+        vital: false,
         detail: match age {
             Some(age) => format!("the last one {} s ago", age.as_secs()),
             None => "none yet".to_string(),
@@ -261,14 +284,20 @@ const FAULT_SHOWN: Duration = Duration::from_secs(60);
 
 /// A session that was never needed has nothing to say.
 fn session_condition(state: &SessionState) -> Option<Condition> {
+    let name = format!("session.{}", state.role);
+    if let Some(stuck) = &state.stuck {
+        // Without these two nothing is taken in, or nothing is applied.
+        let vital = ["listener-", "intake-"].iter().any(|role| state.role.starts_with(role));
+        let detail = format!("it gets nowhere, and nobody knows why: {stuck}");
+        return Some(Condition { name, fine: false, vital, detail });
+    }
     let fresh = state.fault.as_ref().filter(|(_, at)| at.elapsed() < FAULT_SHOWN);
     let detail = match (fresh, state.open_since) {
         (Some((fault, _)), _) => fault.clone(),
         (None, Some(since)) => format!("open for {} s", since.elapsed().as_secs()),
         (None, None) => return None,
     };
-    let name = format!("session.{}", state.role);
-    Some(Condition { name, fine: fresh.is_none(), detail })
+    Some(Condition { name, fine: fresh.is_none(), vital: false, detail })
 }
 
 /// Whether the queue of the schema is the one that is wanted.
@@ -334,10 +363,20 @@ mod tests {
         let state = |fault: Option<&str>| SessionState {
             role: "reader-0".into(),
             open_since: None,
-            fault: fault.map(|words| (words.to_string(), std::time::Instant::now())),
+            fault: fault.map(|words| (words.to_string(), Instant::now())),
+            stuck: None,
         };
         assert_eq!(session_condition(&state(None)), None);
         let line = session_condition(&state(Some("ORA-03113"))).unwrap();
         assert!(!line.fine && line.name == "session.reader-0" && line.detail == "ORA-03113");
+        let stuck = |role: &str| {
+            let (role, stuck) = (role.to_string(), Some("ORA-00600".to_string()));
+            session_condition(&SessionState { role, stuck, ..state(None) }).unwrap()
+        };
+        for (role, vital) in [("listener-1", true), ("intake-0", true), ("keeper-1", false)] {
+            let line = stuck(role);
+            assert!(!line.fine && line.vital == vital, "{role}");
+            assert!(line.detail.ends_with("ORA-00600"), "{}", line.detail);
+        }
     }
 }

@@ -7,13 +7,16 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crossbeam::channel;
 use oracle::{Connection, Connector, InitParams, Version};
 use parking_lot::Mutex;
 
 use super::address::{Address, Credentials};
 use super::bind::{self, Bind};
+use super::connecting::{Attempt, Connecting};
 use super::errors::{self, Class};
 use super::sql::{statement, text};
+use crate::component::{self, Waited};
 use crate::domain::ids::TenantId;
 use crate::domain::time::Timestamp;
 use crate::store::{Result, StoreError};
@@ -30,6 +33,22 @@ pub(super) const DEQUEUE_WAIT_MAX: Duration = Duration::from_secs(2);
 const LIFETIME_JITTER_PARTS: u32 = 5;
 /// What the character set of the database must be: any other loses characters without telling.
 const CHARACTER_SET: &str = "AL32UTF8";
+
+/// The role that answers questions of callers.
+const ANSWERS: &str = "reader";
+/// After so many errors in a row that nobody understands a thread says that it gets nowhere.
+const UNCLEAR_TRIES: u32 = 3;
+/// The pause after the first of them, and the longest.
+const UNCLEAR_PAUSE: Duration = Duration::from_millis(50);
+const UNCLEAR_PAUSE_MAX: Duration = Duration::from_secs(15);
+/// A session that answers questions is opened anew no more often because of them.
+const RENEWED_RECENTLY: Duration = Duration::from_secs(10);
+
+/// How long a session may be waited for once it is time to stop: what is left to be said should still be said, where
+/// the database answers.
+const WAIT_WHILE_STOPPING: Duration = Duration::from_secs(1);
+/// What is told while an attempt goes on.
+const UNDER_WAY: &str = "the database has not answered yet; the attempt goes on";
 
 const _: () = assert!(CALL_TIMEOUT.as_secs() > 3 * DEQUEUE_WAIT_MAX.as_secs());
 
@@ -62,6 +81,8 @@ pub struct SessionState {
     pub open_since: Option<Instant>,
     /// The last fault since it was opened, and when that was.
     pub fault: Option<(String, Instant)>,
+    /// What nobody understands and what goes on: nothing has gone well since.
+    pub stuck: Option<String>,
 }
 
 /// What all sessions of a store share.
@@ -169,6 +190,12 @@ pub(super) struct Session {
     open: Option<Open>,
     backoff: Backoff,
     last_fault: Option<(Class, String)>,
+    /// Errors in a row that nobody understands.
+    unclear: u32,
+    /// When it was last opened anew because of one.
+    renewed_at: Option<Instant>,
+    /// An attempt that took longer than whoever asked for it would wait.
+    connecting: Option<Connecting>,
     /// Rises with each connection, so that who began something on an older one notices.
     generation: u64,
 }
@@ -186,6 +213,7 @@ impl Session {
                 role: format!("{role}-{number}"),
                 open_since: None,
                 fault: None,
+                stuck: None,
             });
             sessions.len() - 1
         };
@@ -196,6 +224,9 @@ impl Session {
             open: None,
             backoff: Backoff::new(),
             last_fault: None,
+            unclear: 0,
+            renewed_at: None,
+            connecting: None,
             generation: 0,
         }
     }
@@ -208,6 +239,11 @@ impl Session {
     /// Whether there is a connection, be it alive or not.
     pub(super) fn is_open(&self) -> bool {
         self.open.is_some()
+    }
+
+    /// Whether the last attempt to get a connection failed.
+    pub(super) fn cannot_connect(&self) -> bool {
+        self.last_fault.is_some()
     }
 
     /// Drops the connection. The database rolls back what was not committed.
@@ -223,7 +259,8 @@ impl Session {
         let care = &self.database.care;
         let (ping_after, wait) = (care.ping_after, care.connect_wait);
         if let Some(open) = &self.open {
-            let is_dead = now >= open.renew_at
+            // There is no time for a new one while everything stops.
+            let is_dead = (now >= open.renew_at && !component::is_stopping())
                 || (now.duration_since(open.used_at) >= ping_after
                     && open.connection.ping().is_err());
             if is_dead {
@@ -257,7 +294,13 @@ impl Session {
     ) -> Result<T> {
         let connection = self.ready(call)?;
         let outcome = work(connection).and_then(|value| connection.commit().map(|()| value));
-        outcome.map_err(|error| self.fail(call, &error))
+        match outcome {
+            Ok(value) => {
+                self.went_well();
+                Ok(value)
+            }
+            Err(error) => Err(self.fail(call, &error)),
+        }
     }
 
     /// Asks something outside of a transaction.
@@ -268,7 +311,10 @@ impl Session {
     ) -> Result<T> {
         let connection = self.ready(call)?;
         match work(connection) {
-            Ok(value) => Ok(value),
+            Ok(value) => {
+                self.went_well();
+                Ok(value)
+            }
             // Nothing is lost with a question, so one that met a dead session is asked again at once.
             Err(error) if errors::class_of(&error) == Class::SessionLost => {
                 let _ = self.fail(call, &error);
@@ -309,8 +355,11 @@ impl Session {
     pub(super) fn fail_as(&mut self, call: &'static str, class: Class, words: &str) -> StoreError {
         let rolled_back = !class.loses_session()
             && self.open.as_ref().is_some_and(|open| open.connection.rollback().is_ok());
-        if !rolled_back {
+        if !rolled_back || (class.is_unclear() && self.renews_after_unclear()) {
             self.drop_connection();
+        }
+        if class.is_unclear() {
+            self.note_unclear(class, words);
         }
         // A lost race is no fault: it is run again.
         if !matches!(class, Class::Contention | Class::Deadlock | Class::QueueEmpty) {
@@ -319,48 +368,115 @@ impl Session {
         errors::told(call, class, words)
     }
 
+    /// Takes note of an error that nobody understands. A few in a row are told as one that goes on, and each pause before
+    /// the next attempt is longer.
+    pub(super) fn note_unclear(&mut self, class: Class, words: &str) {
+        // One question that cannot be answered says nothing about the next, which may be somebody else's.
+        if self.role == ANSWERS {
+            return;
+        }
+        self.unclear = self.unclear.saturating_add(1);
+        let pause = (UNCLEAR_PAUSE * (1 << self.unclear.min(8))).min(UNCLEAR_PAUSE_MAX);
+        self.backoff.not_before = Some(Instant::now() + pause);
+        self.last_fault = Some((class, words.to_string()));
+        if self.unclear >= UNCLEAR_TRIES {
+            let words = errors::clean(words);
+            log::error!(
+                role = self.role, times = self.unclear, next_attempt_ms = u64::try_from(pause.as_millis()).unwrap_or(0);
+                "this thread gets nowhere, and nobody knows why; it goes on trying: {words}"
+            );
+            self.database.sessions.lock()[self.place].stuck = Some(words);
+        }
+    }
+
+    /// Takes note that something was done.
+    pub(super) fn went_well(&mut self) {
+        if self.unclear > 0 {
+            self.unclear = 0;
+            self.backoff.not_before = None;
+            let was_stuck = self.database.sessions.lock()[self.place].stuck.take().is_some();
+            if was_stuck {
+                log::warn!(role = self.role; "this thread gets on again");
+            }
+        }
+    }
+
+    /// Whether another session may do better. One that answers questions is not opened anew for each that cannot be
+    /// answered: whoever asks such a one could keep it from answering others.
+    fn renews_after_unclear(&mut self) -> bool {
+        let now = Instant::now();
+        let recently = self.renewed_at.is_some_and(|at| now.duration_since(at) < RENEWED_RECENTLY);
+        if self.role == ANSWERS && recently {
+            return false;
+        }
+        self.renewed_at = Some(now);
+        true
+    }
+
     /// Takes note of an error for `/ready`, and leaves transaction and session alone.
     pub(super) fn note_fault(&self, words: &str) {
         let fault = (errors::clean(words), Instant::now());
         self.database.sessions.lock()[self.place].fault = Some(fault);
     }
 
-    /// Waits for a connection, `wait` at most, with pauses that grow.
+    /// Waits for a connection, `wait` at most, with pauses that grow. Ends at once when it is time to stop.
     fn connect(&mut self, call: &'static str, wait: Duration) -> Result<()> {
+        let stopping = component::is_stopping();
+        let wait = if stopping { wait.min(WAIT_WHILE_STOPPING) } else { wait };
         let deadline = Instant::now() + wait;
         loop {
-            if let (Some(not_before), Some((class, words))) =
-                (self.backoff.not_before, &self.last_fault)
-            {
-                let now = Instant::now();
-                // A pause that is longer than the caller waits is told at once.
-                if not_before > deadline {
-                    return Err(errors::told(call, *class, words));
+            let connecting = match self.connecting.take() {
+                Some(connecting) => connecting,
+                None => {
+                    self.back_off(call, stopping, deadline)?;
+                    Connecting::start(&self.database, self.role)
                 }
-                std::thread::sleep(not_before.saturating_duration_since(now));
-            }
-            match open(&self.database, self.role) {
-                Ok(connection) => {
-                    self.keep(connection);
+            };
+            let error = match connecting.wait(deadline) {
+                Attempt::Open(connection) => {
+                    self.keep(*connection);
                     return Ok(());
                 }
-                Err(error) => {
-                    let class = match errors::class_of(&error) {
-                        Class::Unknown | Class::CallTimeout => Class::CannotConnect,
-                        class => class,
-                    };
-                    let words = error.to_string();
-                    let pause = self.backoff.pause(class);
-                    self.backoff.not_before = Some(Instant::now() + pause);
-                    self.note_fault(&words);
-                    log::warn!(
-                        role = self.role, next_attempt_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
-                        "no session with the database: {}", errors::clean(&words)
-                    );
-                    self.last_fault = Some((class, words));
+                Attempt::Failed(error) => error,
+                Attempt::UnderWay(connecting) => {
+                    // Whoever asks next waits for the same attempt.
+                    self.connecting = Some(connecting);
+                    return Err(errors::told(call, Class::CannotConnect, UNDER_WAY));
                 }
-            }
+            };
+            let class = match errors::class_of(&error) {
+                Class::Unknown | Class::CallTimeout => Class::CannotConnect,
+                class => class,
+            };
+            let words = error.to_string();
+            let pause = self.backoff.pause(class);
+            self.backoff.not_before = Some(Instant::now() + pause);
+            self.note_fault(&words);
+            log::warn!(
+                role = self.role, next_attempt_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
+                "no session with the database: {}", errors::clean(&words)
+            );
+            self.last_fault = Some((class, words));
         }
+    }
+
+    /// Lets the pause after a failed attempt pass.
+    fn back_off(&self, call: &'static str, stopping: bool, deadline: Instant) -> Result<()> {
+        let (Some(not_before), Some((class, words))) = (self.backoff.not_before, &self.last_fault)
+        else {
+            return Ok(());
+        };
+        if not_before <= Instant::now() {
+            return Ok(());
+        }
+        // A pause that is longer than the caller waits is told at once.
+        let waits = not_before <= deadline && !stopping;
+        if waits
+            && matches!(component::await_until(&channel::never::<()>(), not_before), Waited::Late)
+        {
+            return Ok(());
+        }
+        Err(errors::told(call, *class, words))
     }
 
     fn keep(&mut self, connection: Connection) {

@@ -2,6 +2,7 @@
 //! starts one database, an issuer of tokens, and as many instances of the service as a test asks for.
 
 mod delivery;
+mod faults;
 mod traces;
 
 use std::time::Duration;

@@ -7,11 +7,16 @@
 
 mod acceptance;
 mod application;
+mod deserted;
+mod following;
 mod identity;
 mod keeping;
+mod large_rows;
 mod listings;
 mod log_rows;
+mod stopping;
 mod together;
+mod unclear;
 mod visibility;
 
 mod places;

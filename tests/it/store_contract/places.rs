@@ -61,6 +61,8 @@ pub(super) struct Differs {
     pub(super) sweeps_rows: usize,
     /// New lines are shown after so long: until then one with a lower number may still be on its way to a commit.
     pub(super) lines_settle_after: Duration,
+    /// Several instances work on it at once, and each tails what the others commit.
+    pub(super) is_shared: bool,
 }
 
 impl Differs {
@@ -74,6 +76,7 @@ impl Differs {
         has_no_log: false,
         sweeps_rows: 0,
         lines_settle_after: Duration::ZERO,
+        is_shared: false,
     };
 
     const OF_ORACLE: Self = Self {
@@ -86,6 +89,7 @@ impl Differs {
         has_no_log: true,
         sweeps_rows: 5000,
         lines_settle_after: Duration::from_secs(3),
+        is_shared: true,
     };
 }
 

@@ -6,10 +6,10 @@
 //! `id=7 on=OCIStmtExecute text=process_logs module=logs nth=3 times=1 do=ora:1653`
 //!
 //! `id` is a name of the test's choice under which calls are counted; `on` the OCI function, `*` for all; `text` a part of
-//! the statement (in any case) and `module` of the session's module, both optional; `nth` the first call that is hit (1);
-//! `times` how many are hit (without end where absent). What is done: `ora:N` the call fails with ORA-N and does nothing;
-//! `hang` it does nothing until the call timeout, a break, or the end of the fault; `lose` the line is cut before the
-//! call; `lose-after` the call does its work, then the line is cut and the answer lost; `warn:N` it succeeds with the
+//! the statement (in any case) and `module` of the session's `module/action`, both optional; `nth` the first call that is
+//! hit (1); `times` how many are hit (without end where absent). What is done: `ora:N` the call fails with ORA-N and does
+//! nothing; `hang` it does nothing until the call timeout, a break, or the end of the fault; `lose` the line is cut before
+//! the call; `lose-after` the call does its work, then the line is cut and the answer lost; `warn:N` it succeeds with the
 //! warning ORA-N; `delay:MS` it starts later. Every hit adds the line `id=7 on=OCIStmtExecute` to the file `fired`.
 
 use std::collections::HashMap;
@@ -62,14 +62,14 @@ impl Faults {
         Self { file, fired, plan: Mutex::default() }
     }
 
-    /// What happens to this call. `text` and `module` are what the statement and the session are called.
-    pub(crate) fn hit(&self, symbol: &str, text: &str, module: &str) -> Vec<Effect> {
+    /// What happens to this call. `text` and `session` are what the statement and the session are called.
+    pub(crate) fn hit(&self, symbol: &str, text: &str, session: &str) -> Vec<Effect> {
         let mut plan = self.plan.lock().unwrap_or_else(PoisonError::into_inner);
         self.read_again(&mut plan);
         let mut effects = Vec::new();
         let Plan { faults, calls, .. } = &mut *plan;
         for fault in faults {
-            if !fault.concerns(symbol, text, module) {
+            if !fault.concerns(symbol, text, session) {
                 continue;
             }
             let call = calls.entry(fault.id.clone()).or_default();
@@ -110,12 +110,12 @@ impl Faults {
 }
 
 impl Fault {
-    fn concerns(&self, symbol: &str, text: &str, module: &str) -> bool {
+    fn concerns(&self, symbol: &str, text: &str, session: &str) -> bool {
         let on = self.on == "*" || self.on == symbol;
         let within = |part: &str, whole: &str| {
             part.is_empty() || whole.to_lowercase().contains(&part.to_lowercase())
         };
-        on && within(&self.text, text) && within(&self.module, module)
+        on && within(&self.text, text) && within(&self.module, session)
     }
 }
 

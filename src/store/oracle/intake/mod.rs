@@ -17,7 +17,7 @@ use oracle::Connection;
 
 use super::bind::{self, Bind, Written};
 use super::errors::{self, Class};
-use super::health::Health;
+use super::health::{Health, OUT_OF_REACH, QUEUE_CLOSED};
 use super::message;
 use super::session::Session;
 use super::sql::{self, statement, text};
@@ -247,7 +247,12 @@ impl Intake {
                 Err(stop) => stop,
             };
             let error = match stop {
-                Stop::Driver(error) => return Err(self.session.fail(CALL, &error)),
+                Stop::Driver(error) => {
+                    if errors::class_of(&error) == Class::QueueStopped {
+                        self.health.writes_are_refused(QUEUE_CLOSED);
+                    }
+                    return Err(self.session.fail(CALL, &error));
+                }
                 Stop::Row(class, words) => return Err(self.session.fail_as(CALL, class, &words)),
                 // Rolls back, so that the next attempt sees what the other one has committed.
                 Stop::Again(words) => self.session.fail_as(CALL, Class::Contention, &words),
@@ -265,8 +270,10 @@ impl IntakeSession for Intake {
         match &outcome {
             Ok(_) => self.health.writes_go_through(),
             Err(StoreError::NoSpace { why, .. }) => self.health.writes_are_refused(why),
-            Err(StoreError::Disconnected { .. }) => {
-                self.health.writes_are_refused(super::health::OUT_OF_REACH);
+            // A session that was lost is no reason to turn the next one away: who lost the answer to a commit asks
+            // again at once, and gets it on a new session. Only where none can be had is the door closed.
+            Err(StoreError::Disconnected { .. }) if self.session.cannot_connect() => {
+                self.health.writes_are_refused(OUT_OF_REACH);
             }
             Err(_) => {}
         }

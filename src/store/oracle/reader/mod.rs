@@ -199,6 +199,17 @@ fn found_event(row: &Found) -> oracle::Result<FoundEvent> {
     })
 }
 
+/// A page of events, bounded in rows and bytes.
+fn event_page(
+    connection: &Connection,
+    ask: &str,
+    binds: &[Bind<'_>],
+    limit: usize,
+) -> oracle::Result<(Vec<FoundEvent>, bool)> {
+    let most = (limit, cursor::PAGE_BYTES_MAX);
+    bind::query_page(connection, ask, binds, most, |event| event.payload.len(), found_event)
+}
+
 fn event_of(tenant: &TenantId, found: FoundEvent) -> Result<StoredEvent> {
     let [source, event_type, stream, event_id, origin, trace_id] = &found.texts;
     let [ordered_at, received_at, processed_at] = found.times;
@@ -478,11 +489,8 @@ impl store::Reader for Reader {
         }
         binds.push(Bind::size(limit + 1));
         let ask = text(statement, &wanted);
-        let mut found = self.ask(CALL, tenant, |connection| {
-            bind::query(connection, &ask, &binds, limit + 1, found_event)
-        })?;
-        let more = found.len() > limit;
-        found.truncate(limit);
+        let (found, more) =
+            self.ask(CALL, tenant, |connection| event_page(connection, &ask, &binds, limit))?;
         let next = found.last().filter(|_| more).map(|last| match &filter.stream {
             Some(_) => cursor::write(STREAM_EVENTS, [number(last.seq)], ""),
             None => cursor::write(EVENTS, [last.times[0].micros(), last.id], ""),
@@ -524,11 +532,10 @@ impl store::Reader for Reader {
         let limit = cursor::limit(&Page { limit, after: None });
         let names = [Bind::text(tenant.as_str(), 50), Bind::text(stream.as_str(), 200)];
         let mut binds = names.to_vec();
-        binds.extend([Bind::count(after), Bind::size(limit)]);
+        binds.extend([Bind::count(after), Bind::size(limit + 1)]);
         let ask = text(statement!("stream_events"), &[]);
-        let mut found = self.ask(CALL, tenant, |connection| {
-            bind::query(connection, &ask, &binds, limit, found_event)
-        })?;
+        let (mut found, _) =
+            self.ask(CALL, tenant, |connection| event_page(connection, &ask, &binds, limit))?;
         let numbers: Vec<(u64, Timestamp)> =
             found.iter().map(|event| (event.seq, event.times[1])).collect();
         let last = numbers.last().map_or(after, |(seq, _)| *seq);
@@ -636,11 +643,11 @@ impl store::Reader for Reader {
         }
         binds.push(Bind::size(limit + 1));
         let ask = text(statement!("list_dead_letters"), &wanted);
-        let mut rows = self.ask(CALL, tenant, |connection| {
-            bind::query(connection, &ask, &binds, limit + 1, letter)
+        let bytes = |letter: &DeadLetter| letter.snapshot.len() + letter.detail.len();
+        let (rows, more) = self.ask(CALL, tenant, |connection| {
+            let most = (limit, cursor::PAGE_BYTES_MAX);
+            bind::query_page(connection, &ask, &binds, most, bytes, letter)
         })?;
-        let more = rows.len() > limit;
-        rows.truncate(limit);
         let next =
             rows.last().filter(|_| more).map(|last| cursor::write(DEAD_LETTERS, [last.id], ""));
         Ok(Paged { rows, next })

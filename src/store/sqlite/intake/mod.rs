@@ -276,6 +276,7 @@ impl IntakeSession for Intake {
                 | StoreError::Unreachable { .. }
                 | StoreError::Released { .. }
                 | StoreError::Refused { .. }
+                | StoreError::Unclear { .. }
                 | StoreError::Other { .. } => {}
             }
         }

@@ -163,6 +163,7 @@ impl Reader {
         let mut found = Received { through: until.max(after), more: until < end, ..nothing };
         let level_min = filter.level.map_or(0, level_number);
         let limit = limit.clamp(1, PAGE_ROWS_MAX);
+        let mut bytes = 0;
         for table in tables.iter().filter(|table| known.may_be_in(table)) {
             let sql = include_str!("../../../../sql/sqlite/logs_received.sql")
                 .replace("{n}", &table.number.to_string());
@@ -178,18 +179,26 @@ impl Reader {
                     filter.to.map_or(i64::MAX, Timestamp::micros),
                     i64::try_from(wanted).unwrap_or(i64::MAX),
                 ])?;
-                let mut lines = Vec::new();
+                let (mut lines, mut bytes) = (Vec::new(), bytes);
                 while let Some(row) = rows.next()? {
-                    lines.push(Line::read(row)?);
+                    // One behind the page is enough to know that there is one.
+                    let is_behind = bytes >= PAGE_BYTES_MAX;
+                    let line = Line::read(row)?;
+                    bytes += line.bytes();
+                    lines.push(line);
+                    if is_behind {
+                        break;
+                    }
                 }
                 Ok(lines)
             };
             for line in lines().map_err(failed("read new logs"))? {
-                if found.rows.len() == limit {
+                if found.rows.len() == limit || bytes >= PAGE_BYTES_MAX {
                     found.through = found.rows.last().map_or(after, |row| row.log_id);
                     found.more = true;
                     return Ok(found);
                 }
+                bytes += line.bytes();
                 found.rows.push(line.into_stored(tenant, process)?);
             }
         }

@@ -247,7 +247,7 @@ impl Reader {
         Ok(None)
     }
 
-    /// Events of one stream by their numbers, the newest first, `limit` of them, strictly before `before`: a number and
+    /// Events of one stream by their numbers, the newest first, `limit` of them or fewer large ones, strictly before `before`: a number and
     /// its position. Positions rise with the numbers of a stream, and with the tables.
     fn newest_of_stream(
         &mut self,
@@ -261,7 +261,7 @@ impl Reader {
         let to = filter.to.map_or(i64::MAX, Timestamp::micros);
         let spans = self.spans()?;
         let Self { connection, texts, .. } = self;
-        let (mut events, mut looked_at) = (Vec::new(), 0);
+        let (mut events, mut looked_at, mut bytes) = (Vec::new(), 0, 0);
         for span in spans.iter().rev() {
             let may_hold = span.first_position < before.1
                 && span.last_ordered_us >= from
@@ -276,7 +276,8 @@ impl Reader {
             ))?;
             let mut found = read.query(params![wanted.stream, before.0])?;
             while let Some(row) = found.next()? {
-                if events.len() == limit || looked_at == ROWS_LOOKED_AT_MAX {
+                let is_full = events.len() == limit || bytes >= cursor::PAGE_BYTES_MAX;
+                if is_full || looked_at == ROWS_LOOKED_AT_MAX {
                     let next = Some(cursor::write(STREAM, [before.0, before.1]));
                     return Ok(Paged { rows: events, next });
                 }
@@ -284,7 +285,9 @@ impl Reader {
                 before = (row.get(COLUMN_SEQ)?, row.get(COLUMN_POSITION)?);
                 let ordered: i64 = row.get(COLUMN_ORDERED)?;
                 if (from..to).contains(&ordered) && wanted.is(row) {
-                    events.push(event_of(connection, texts, tenant, row)?);
+                    let event = event_of(connection, texts, tenant, row)?;
+                    bytes += event.event.envelope.payload.len();
+                    events.push(event);
                 }
             }
         }

@@ -470,11 +470,16 @@ unsafe extern "C" fn OCIAttrSet(
                     PASSWORD => person.password = text,
                     MODULE => {
                         if let Some(trips) = &person.trips {
-                            trips.lock().unwrap_or_else(PoisonError::into_inner).call_it(&text);
+                            trips.lock().unwrap_or_else(PoisonError::into_inner).module_is(&text);
                         }
                         person.module = text;
                     }
-                    ACTION => person.action = text,
+                    ACTION => {
+                        if let Some(trips) = &person.trips {
+                            trips.lock().unwrap_or_else(PoisonError::into_inner).action_is(&text);
+                        }
+                        person.action = text;
+                    }
                     CLIENT_INFO => person.client_info = text,
                     CLIENT_IDENTIFIER => person.client_identifier = text,
                     DRIVER_NAME => person.driver = text,

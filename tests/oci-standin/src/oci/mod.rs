@@ -106,10 +106,10 @@ pub(crate) unsafe fn called(
     work: impl FnOnce() -> Result<c_int>,
 ) -> c_int {
     let Call { symbol, server, text, deadline } = call;
-    let module = server.trips.lock().unwrap_or_else(PoisonError::into_inner).module().to_owned();
+    let session = server.trips.lock().unwrap_or_else(PoisonError::into_inner).name().to_owned();
     let place = server.place();
     let effects =
-        place.as_ref().map_or_else(Vec::new, |place| place.faults.hit(symbol, text, &module));
+        place.as_ref().map_or_else(Vec::new, |place| place.faults.hit(symbol, text, &session));
     let mut lose_after = false;
     let mut warning = None;
     for effect in effects {

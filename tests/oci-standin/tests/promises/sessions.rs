@@ -1,5 +1,6 @@
 //! Connections: how they begin, how they are lost, and what they cost.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use oracle::{ConnStatus, Connection};
@@ -93,8 +94,10 @@ fn many_threads_have_many_connections() {
 fn round_trips_are_those_that_oracle_s_client_would_make() {
     let standin = standin_or_skip!();
     let connection = connect(&standin);
-    connection.set_module("counted").unwrap();
-    let trips = |what: &str| standin.trips("counted").get(what).copied().unwrap_or(0);
+    connection.set_module("tests").unwrap();
+    connection.set_action("counted").unwrap();
+    assert_eq!(standin.trips("tests/another"), BTreeMap::new());
+    let trips = |what: &str| standin.trips("tests/counted").get(what).copied().unwrap_or(0);
     let before = trips("execute");
     // One row comes with the execution; two need a fetch for the end, with two rows prefetched.
     connection.query_row_as::<i64>("SELECT 1 FROM dual", &[]).unwrap();
