@@ -443,7 +443,7 @@ fn one_frame_of_top_goes_into_a_pipe_as_text() {
         text.contains("RUNNING").then_some(text)
     });
     let lines: Vec<&str> = text.lines().collect();
-    assert!(lines[0].starts_with("sentinel top  1 unfinished process, 1 running"), "{text}");
+    assert!(lines[0].starts_with("sentinel top  1 unfinished, 1 running"), "{text}");
     assert!(lines[3].starts_with("p  ") && lines[3].contains(r"LO\u{1b}AD"), "{text}");
     assert!(lines[3].contains("###.....  40%"), "{text}");
     assert!(lines.iter().all(|line| line.chars().count() <= 80), "{text}");

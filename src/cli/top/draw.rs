@@ -15,8 +15,9 @@ use crate::domain::time::Timestamp;
 pub(super) const HEAD_ROWS: u16 = 3;
 
 const COLUMNS: [&str; 7] = ["PROCESS", "STATUS", "STEP", "PROGRESS", "ETA", "AGE", "%/MIN"];
-/// Statuses in the order of the header.
-const COUNTED: [&str; 5] = ["RUNNING", "EXPIRED", "FAILED", "PAUSED", "COMPLETED"];
+/// Statuses in the order of the header: what does not fit at its end is what worries least.
+const COUNTED: [&str; 8] =
+    ["RUNNING", "EXPIRED", "FAILED", "PAUSED", "ACTIVE", "REGISTERED", "COMPLETED", "ARCHIVED"];
 /// Members of a status that come first, in this order.
 const FIRST: [&str; 12] = [
     "status",
@@ -84,8 +85,7 @@ fn header(screen: &Screen, now: Timestamp) -> Paragraph<'static> {
     let kind = match (screen.all, screen.rows.len()) {
         (true, 1) => "process",
         (true, _) => "processes",
-        (false, 1) => "unfinished process",
-        (false, _) => "unfinished processes",
+        (false, _) => "unfinished",
     };
     let counts: String = counts.collect();
     let words = format!("{more}{} {kind}{counts}", screen.rows.len());

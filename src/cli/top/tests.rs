@@ -95,7 +95,7 @@ fn a_frame_fits_a_terminal_of_80_by_24() {
         80,
         24,
         &expect![[r#"
-        sentinel top  5 unfinished processes, 2 running, 1 expired, 1 paused
+        sentinel top  5 unfinished, 2 running, 1 expired, 1 paused, 1 registered
         http://127.0.0.1:8090  by urgency
         PROCESS               STATUS     STEP           PROGRESS        ETA   AGE  %/MIN
         invoice-run-2026-01-2 RUNNING    WAITING FOR TH ########  99%   10m   4m!  199.0
@@ -130,7 +130,7 @@ fn a_larger_terminal_shows_more_of_each_process() {
         120,
         40,
         &expect![[r#"
-        sentinel top  5 unfinished processes, 2 running, 1 expired, 1 paused
+        sentinel top  5 unfinished, 2 running, 1 expired, 1 paused, 1 registered
         http://127.0.0.1:8090  by urgency
         PROCESS                                       STATUS     STEP                           PROGRESS        ETA   AGE  %/MIN
         invoice-run-2026-01-28-with-a-long-name       RUNNING    WAITING FOR THE BANK           ########  99%   10m   4m!  199.0
@@ -305,7 +305,7 @@ fn enter_shows_one_process_with_its_last_lines_and_esc_goes_back() {
         80,
         24,
         &expect![[r#"
-        sentinel top  5 unfinished processes, 2 running, 1 expired, 1 paused
+        sentinel top  5 unfinished, 2 running, 1 expired, 1 paused, 1 registered
         http://127.0.0.1:8090  by urgency
         nightly-import
         status              RUNNING
