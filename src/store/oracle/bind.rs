@@ -183,14 +183,18 @@ pub(super) fn query<T>(
     Ok(found)
 }
 
-/// Calls a procedure whose last parameter is a cursor, and makes something of each row of it.
+/// Calls a procedure whose last parameter is a cursor, and makes something of each row of it. `rows` is how many are
+/// expected at most: they come in one trip, with the end of the cursor.
 pub(super) fn call_for_rows<T>(
     connection: &Connection,
     sql: &str,
     binds: &[Bind<'_>],
+    rows: usize,
     mut of: impl FnMut(&Row) -> oracle::Result<T>,
 ) -> oracle::Result<Vec<T>> {
-    let statement = call(connection, sql, binds)?;
+    let fetch = u32::try_from(rows.clamp(1, ARRAY_ROWS_MAX) + 1).unwrap_or(1);
+    let mut statement = connection.statement(sql).fetch_array_size(fetch).build()?;
+    statement.execute(&as_parameters(binds))?;
     let mut cursor: RefCursor = statement.bind_value(binds.len())?;
     let mut found = Vec::new();
     for row in cursor.query()? {
