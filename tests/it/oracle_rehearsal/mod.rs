@@ -3,6 +3,8 @@
 
 mod delivery;
 mod faults;
+mod figures;
+mod trips;
 
 use std::time::Duration;
 
