@@ -183,17 +183,15 @@ pub(super) fn query<T>(
     Ok(found)
 }
 
-/// Calls a procedure whose last parameter is a cursor, and makes something of each row of it. `rows` is how many are
-/// expected at most: they come in one trip, with the end of the cursor.
+/// Calls a procedure whose last parameter is a cursor, and makes something of each row of it.
 pub(super) fn call_for_rows<T>(
     connection: &Connection,
     sql: &str,
     binds: &[Bind<'_>],
-    rows: usize,
     mut of: impl FnMut(&Row) -> oracle::Result<T>,
 ) -> oracle::Result<Vec<T>> {
-    let fetch = u32::try_from(rows.clamp(1, ARRAY_ROWS_MAX) + 1).unwrap_or(1);
-    let mut statement = connection.statement(sql).fetch_array_size(fetch).build()?;
+    // The cursor takes its fetch from the call: so large a one brings all rows and the end of them in one trip.
+    let mut statement = connection.statement(sql).fetch_array_size(CURSOR_ROWS_FETCHED).build()?;
     statement.execute(&as_parameters(binds))?;
     let mut cursor: RefCursor = statement.bind_value(binds.len())?;
     let mut found = Vec::new();
@@ -205,6 +203,9 @@ pub(super) fn call_for_rows<T>(
 
 /// Rows of one fetch: beyond this a trip costs nothing beside its rows.
 const FETCH_ROWS_MAX: usize = 500;
+
+/// Rows of one fetch of a cursor: one more than any procedure is asked for.
+const CURSOR_ROWS_FETCHED: u32 = 1001;
 
 /// Rows of one array statement, at most.
 const ARRAY_ROWS_MAX: usize = 1000;

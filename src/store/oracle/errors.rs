@@ -48,9 +48,7 @@ pub enum Class {
     Contention,
     /// Code of the database was replaced under us.
     Invalidated,
-    /// A table takes no rows before somebody mends it: their partition is missing, or an index is unusable.
-    Unwritable,
-    /// A partition cannot be made, or cannot go.
+    /// There is no partition for it, or it cannot go.
     Partition,
     /// No room in the database.
     Space,
@@ -98,8 +96,7 @@ pub const ORA_CODES: &[(Class, &[i32])] = &[
     (Class::Deadlock, &[60]),
     (Class::Contention, &[54, 30006, 4021, 4020, 8177, 1555, 8176]),
     (Class::Invalidated, &[4061, 4065, 4068, 4063, 6508, 4045]),
-    (Class::Unwritable, &[14400, 1502]),
-    (Class::Partition, &[14300, 14402, 14758, 14006, 2149]),
+    (Class::Partition, &[14400, 14300, 14402, 14758, 14006, 2149, 1502]),
     (Class::Space, &[1652, 1653, 1654, 1658, 1688, 1691, 1536, 30036, 257, 19809]),
     (Class::Authentication, &[1017, 28000, 28001, 1045, 1005, 28040, 28030]),
     (Class::Wallet, &[28759, 28750, 28860, 28862, 28864, 29024, 29002, 29003, 29019, 29106, 12578]),
@@ -147,16 +144,24 @@ impl Class {
         )
     }
 
-    /// What was to be written is at fault, and not the database: it would be refused again.
-    pub const fn is_of_the_row(self) -> bool {
-        matches!(self, Self::TooLarge | Self::Duplicate | Self::ParentMissing | Self::BadData)
-    }
-
     /// Only somebody's hand helps, so the service must not even start with it.
     pub const fn needs_mending(self) -> bool {
         matches!(
             self,
             Self::BadAddress | Self::NoClient | Self::Authentication | Self::Wallet | Self::Missing
+        )
+    }
+
+    /// One row is at fault, as far as anybody knows: it would be refused again, and others need not be.
+    pub const fn is_of_the_row(self) -> bool {
+        matches!(
+            self,
+            Self::TooLarge
+                | Self::Duplicate
+                | Self::ParentMissing
+                | Self::BadData
+                | Self::RowSecurity
+                | Self::Unknown
         )
     }
 
@@ -196,9 +201,6 @@ impl Class {
             }
             Self::SessionLimit => "raise PROCESSES, SESSIONS or SESSIONS_PER_USER of the database",
             Self::Space => "add space to the tablespace, or raise the quota",
-            Self::Unwritable => {
-                "add the partition, or rebuild the index; sql/oracle/002_sentinel_tables.sql has both as they should be"
-            }
             _ => return None,
         })
     }
@@ -288,10 +290,6 @@ pub fn told(call: &'static str, class: Class, text: &str) -> StoreError {
             StoreError::Refused { call, source }
         }
         Class::Space => StoreError::NoSpace { call, why: "the database is out of space", source },
-        // The keys of partitions are our own clock's, so no row is to blame, and all of them wait.
-        Class::Unwritable => {
-            StoreError::NoSpace { call, why: "a table of the database takes no rows", source }
-        }
         Class::Partition | Class::RowSecurity | Class::Unknown => {
             StoreError::Other { call, source }
         }
@@ -428,21 +426,20 @@ mod tests {
 
     #[test]
     fn partitions_and_row_security_are_not_tried_in_a_loop() {
-        assert_eq!(Class::of_ora(14758), Class::Partition);
+        assert_eq!(Class::of_ora(14400), Class::Partition);
         assert_eq!(Class::of_ora(28115), Class::RowSecurity);
         for class in [Class::Partition, Class::RowSecurity, Class::Unknown] {
             assert!(!told("archive", class, "").is_transient());
         }
     }
 
-    /// Neither is a row's fault, so nothing is set aside and nothing stops: everything waits, as for space.
     #[test]
-    fn a_missing_partition_and_an_unusable_index_are_waited_for() {
-        for code in [14400, 1502] {
-            let class = Class::of_ora(code);
-            assert!(!class.is_of_the_row() && !class.loses_session(), "ORA-{code:05}");
-            assert!(told("write logs", class, "").is_transient(), "ORA-{code:05}");
-            assert!(class.advice().unwrap().contains("partition"), "ORA-{code:05}");
+    fn a_row_is_not_blamed_for_what_every_other_row_would_meet() {
+        for code in [1653, 14400, 60, 3113, 1502, 942] {
+            assert!(!Class::of_ora(code).is_of_the_row(), "ORA-{code:05}");
+        }
+        for code in [12899, 1, 2291, 2290, 28115, 99_999] {
+            assert!(Class::of_ora(code).is_of_the_row(), "ORA-{code:05}");
         }
     }
 

@@ -28,8 +28,6 @@ const FORGET_PAUSE: Duration = Duration::from_secs(60);
 const SWEEP_PAUSE: Duration = Duration::from_secs(3600);
 /// Rows of one portion of a sweep.
 const PORTION_ROWS: usize = 5000;
-/// The queue and its exception queue.
-const QUEUES: usize = 2;
 /// Portions of old keys in one round of upkeep.
 const PORTIONS_MAX: usize = 10;
 
@@ -228,8 +226,7 @@ pub(super) fn setting(connection: &Connection, name: &str) -> oracle::Result<Opt
 pub(super) fn queues(connection: &Connection) -> oracle::Result<Vec<QueueState>> {
     let is_yes = |word: String| word.trim().eq_ignore_ascii_case("yes");
     let binds = [Bind::Cursor];
-    let ask = text(statement!("queue_state"), &[]);
-    bind::call_for_rows(connection, &ask, &binds, QUEUES, |row| {
+    bind::call_for_rows(connection, &text(statement!("queue_state"), &[]), &binds, |row| {
         Ok(QueueState {
             name: bind::text(row, "QUEUE_NAME")?,
             takes: is_yes(bind::text(row, "ENQUEUE_ENABLED")?),

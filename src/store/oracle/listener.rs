@@ -158,14 +158,18 @@ impl Listener {
             Err(error) => return Err(self.lose(CALL, &error)),
         };
         self.health.note_dequeue();
-        if swept && found.is_empty() {
-            // As long as there is something in it, the next look comes at once.
+        if swept {
             self.swept_at = Some(Instant::now());
-        } else if swept {
-            log::warn!(messages = found.len(); "taken from the exception queue, to be applied");
+            if !found.is_empty() {
+                log::warn!(messages = found.len(); "taken from the exception queue, to be applied");
+            }
         }
         self.drained = drained && self.lost_at.is_none_or(|at| at.elapsed() >= SHADOW);
         self.generation = self.session.generation();
+        if swept && found.len() == max.min(SWEEP_MAX) {
+            // There may be more, which need not wait for another minute.
+            self.swept_at = None;
+        }
         self.keep(found)
     }
 
@@ -307,7 +311,7 @@ fn whole_seconds(wait: Duration) -> i64 {
 fn dequeue(connection: &Connection, max: usize, wait: Duration) -> oracle::Result<Vec<Raw>> {
     let binds = [Bind::size(max), Bind::Integer(Some(whole_seconds(wait))), Bind::Cursor];
     let found =
-        bind::call_for_rows(connection, &text(statement!("dequeue_batch"), &[]), &binds, max, raw);
+        bind::call_for_rows(connection, &text(statement!("dequeue_batch"), &[]), &binds, raw);
     nothing_is_nothing(found)
 }
 
@@ -317,7 +321,6 @@ fn sweep(connection: &Connection, max: usize) -> oracle::Result<Vec<Raw>> {
         connection,
         &text(statement!("sweep_exceptions"), &[]),
         &binds,
-        max,
         raw,
     ))
 }
