@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
+use crossbeam::channel::{Receiver, unbounded};
 use parking_lot::Mutex;
 use sentinel::component::{Component, Stop};
 use sentinel::config::{Config, LogFormat, Overrides, Surroundings};
@@ -150,6 +151,8 @@ pub(crate) fn token(folder: &Path, tenant: &str, roles: &[&str]) -> String {
 pub(crate) struct InChild {
     child: Child,
     pub api: SocketAddr,
+    /// What its log has said since it listened.
+    lines: Receiver<Value>,
 }
 
 impl InChild {
@@ -185,13 +188,34 @@ impl InChild {
                 break address.parse().expect("the log names an address");
             }
         };
-        // The rest of the log is read and dropped, so that the child never waits for us.
+        // The rest of the log is read as it comes, so that the child never waits for us.
+        let (say, said) = unbounded();
         std::thread::Builder::new()
             .spawn(move || {
-                let _ = std::io::copy(&mut lines, &mut std::io::sink());
+                for line in lines.lines().map_while(Result::ok) {
+                    // A test that is over listens no more, and the child must not notice.
+                    let _ = say.send(serde_json::from_str(&line).unwrap_or(Value::String(line)));
+                }
             })
             .expect("a thread starts");
-        Self { child, api }
+        Self { child, api, lines: said }
+    }
+
+    /// The next record of the log with these words in its message. Those before it are dropped.
+    pub(crate) fn says(&self, words: &str) -> Value {
+        let deadline = std::time::Instant::now() + PATIENCE;
+        loop {
+            let record = self.lines.recv_deadline(deadline);
+            let record = record.unwrap_or_else(|error| panic!("{words:?} is not said: {error}"));
+            if record["msg"].as_str().is_some_and(|said| said.contains(words)) {
+                return record;
+            }
+        }
+    }
+
+    /// What the log has said and nobody has asked for.
+    pub(crate) fn said(&self) -> Vec<Value> {
+        self.lines.try_iter().collect()
     }
 
     /// `kill -9`.
@@ -207,10 +231,12 @@ impl InChild {
     }
 
     pub(crate) fn signal_term(&self) {
-        let pid = i32::try_from(self.child.id()).unwrap();
-        let pid = rustix::process::Pid::from_raw(pid).expect("a child has an id");
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM)
-            .expect("the child takes the signal");
+        self.signal(rustix::process::Signal::TERM);
+    }
+
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, signal).expect("the child takes the signal");
     }
 
     pub(crate) fn id(&self) -> u32 {
@@ -401,7 +427,7 @@ pub(crate) fn envelope(id: u128, stream: &str, payload: Value) -> Value {
 /// A stop signal that is given when the component is dropped, or told to.
 pub(crate) fn stop() -> (Stop, Component) {
     let (sender, receiver) = std::sync::mpsc::channel();
-    let (ended, _) = crossbeam::channel::unbounded();
+    let (ended, _) = unbounded();
     let component = Component::start("idle", ended, move |stop| {
         sender.send(stop.clone()).expect("the test waits");
         while stop.sleep(PATIENCE) {}
