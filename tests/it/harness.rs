@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
+use crossbeam::channel::{Receiver, unbounded};
 use parking_lot::Mutex;
 use sentinel::component::{Component, Stop};
 use sentinel::config::{Config, LogFormat, Overrides, Surroundings};
@@ -174,6 +175,8 @@ pub(crate) struct InChild {
     child: Child,
     pub api: SocketAddr,
     log: Arc<Mutex<String>>,
+    /// What its log has said since it listened, record by record.
+    lines: Receiver<Value>,
 }
 
 impl InChild {
@@ -216,7 +219,8 @@ impl InChild {
                 break address.parse().expect("the log names an address");
             }
         };
-        // The rest of the log is read all the time, so that the child never waits for us.
+        // The rest of the log is read as it comes, so that the child never waits for us.
+        let (say, said) = unbounded();
         let kept = Arc::clone(&log);
         std::thread::Builder::new()
             .spawn(move || {
@@ -226,15 +230,35 @@ impl InChild {
                         kept.push_str(&line);
                         kept.push('\n');
                     }
+                    drop(kept);
+                    // A test that is over listens no more, and the child must not notice.
+                    let _ = say.send(serde_json::from_str(&line).unwrap_or(Value::String(line)));
                 }
             })
             .expect("a thread starts");
-        Self { child, api, log }
+        Self { child, api, log, lines: said }
     }
 
     /// What the service has said so far, up to [`LOG_KEPT`] bytes.
     pub(crate) fn log(&self) -> String {
         self.log.lock().clone()
+    }
+
+    /// The next record of the log with these words in its message. Those before it are dropped.
+    pub(crate) fn says(&self, words: &str) -> Value {
+        let deadline = std::time::Instant::now() + PATIENCE;
+        loop {
+            let record = self.lines.recv_deadline(deadline);
+            let record = record.unwrap_or_else(|error| panic!("{words:?} is not said: {error}"));
+            if record["msg"].as_str().is_some_and(|said| said.contains(words)) {
+                return record;
+            }
+        }
+    }
+
+    /// What the log has said and nobody has asked for.
+    pub(crate) fn said(&self) -> Vec<Value> {
+        self.lines.try_iter().collect()
     }
 
     /// `kill -9`.
@@ -250,10 +274,12 @@ impl InChild {
     }
 
     pub(crate) fn signal_term(&self) {
-        let pid = i32::try_from(self.child.id()).unwrap();
-        let pid = rustix::process::Pid::from_raw(pid).expect("a child has an id");
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM)
-            .expect("the child takes the signal");
+        self.signal(rustix::process::Signal::TERM);
+    }
+
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, signal).expect("the child takes the signal");
     }
 
     pub(crate) fn id(&self) -> u32 {
@@ -444,7 +470,7 @@ pub(crate) fn envelope(id: u128, stream: &str, payload: Value) -> Value {
 /// A stop signal that is given when the component is dropped, or told to.
 pub(crate) fn stop() -> (Stop, Component) {
     let (sender, receiver) = std::sync::mpsc::channel();
-    let (ended, _) = crossbeam::channel::unbounded();
+    let (ended, _) = unbounded();
     let component = Component::start("idle", ended, move |stop| {
         sender.send(stop.clone()).expect("the test waits");
         while stop.sleep(PATIENCE) {}
