@@ -75,7 +75,7 @@ fn a_watched_command_is_told_of_and_its_rows_are_followed() {
 
     let (code, out, words) = end(scene.with(&["top", "--once"]));
     assert_eq!(code, Some(0), "{words}");
-    assert!(out.contains("0 unfinished processes"), "{out}");
+    assert!(out.contains("0 unfinished"), "{out}");
     scene.house.stop();
 }
 
