@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use parking_lot::Mutex;
 
 use super::handshakes::Faults;
-use super::limits::Limits;
+use super::limits::{Limits, SMALL_BODIES_PART};
 use crate::room::Rooms;
 
 /// The counters of all loops.
@@ -39,7 +39,9 @@ impl Gate {
             open_per_ip_max: limits.connections_per_ip_max,
             open: AtomicUsize::new(0),
             per_ip: Mutex::new(HashMap::new()),
-            bodies: Rooms::new(limits.bodies_bytes_max),
+            bodies: Rooms::new(
+                limits.bodies_bytes_max + limits.bodies_bytes_max / SMALL_BODIES_PART,
+            ),
             turned_away: AtomicU64::new(0),
             accept_errors: AtomicU64::new(0),
             faults: Arc::default(),

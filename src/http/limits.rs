@@ -27,11 +27,17 @@ pub const CONTENT_LENGTH_MAX: u64 = 1 << 53;
 pub const CHUNK_LINE_BYTES_MAX: usize = 256;
 /// The fields after a chunked body, which are read over.
 pub const TRAILER_BYTES_MAX: usize = 4096;
-/// What is read over after an error reply, so that a peer in mid-upload gets to see it.
+/// What is read over after an error reply, so that a peer in mid-upload gets to see it. A body that only found no room
+/// is read over whole: its sender is to hear when to come back.
 pub const LINGER_BYTES_MAX: usize = 1 << 20;
 /// Of the room for bodies, the part that is open to whoever has not shown a token that holds: one in so many. Else
 /// those who announce bodies and send none could keep out everybody.
 pub const STRANGERS_PART: usize = 2;
+/// A body up to this long is small: any report, most events.
+pub const SMALL_BODY_BYTES: usize = 16 << 10;
+/// Beside the room for bodies there is some for small ones alone, one part in so many of it: a crowd of large batches
+/// must not keep out the signs of life.
+pub const SMALL_BODIES_PART: usize = 8;
 /// The queue of connections that the kernel holds for us: a burst of a thousand clients is ordinary.
 pub const BACKLOG: i32 = 1024;
 /// Connections accepted in one turn before those that are already here get theirs.
@@ -72,7 +78,8 @@ pub struct Limits {
     pub connections_max: usize,
     /// From one address (one /64 of IPv6): 503 above.
     pub connections_per_ip_max: usize,
-    /// All bodies together that are on their way in or wait for a worker, in bytes: 503 above.
+    /// All bodies together that are on their way in or wait for a worker, in bytes: 503 above. Small ones have
+    /// [`SMALL_BODIES_PART`] more.
     pub bodies_bytes_max: usize,
 }
 

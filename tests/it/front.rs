@@ -17,6 +17,8 @@ use sentinel::http::{
 };
 use sentinel::mailbox::{Answer, ReplyTo};
 
+use crate::harness::eventually;
+
 /// Long enough for anything that happens at all on a busy machine.
 pub(crate) const SOON: Duration = Duration::from_secs(20);
 pub(crate) const BODY_BYTES_MAX: usize = 1 << 20;
@@ -432,6 +434,31 @@ fn a_port_that_is_taken_is_never_shared_with_a_stranger() {
     for loops in [1, 2] {
         assert!(Front::bind(server.address, None, loops, Limits::default()).is_err());
     }
+}
+
+#[test]
+fn a_body_that_waits_for_its_worker_holds_its_room_whatever_becomes_of_its_sender() {
+    let server = Server::start(1, Limits { bodies_bytes_max: 100_000, ..Limits::default() });
+    let hold = |bytes: usize| {
+        let mut peer = server.peer();
+        peer.send(format!("POST /hold HTTP/1.1\r\nHost: a\r\nContent-Length: {bytes}\r\n\r\n"));
+        peer.send("b".repeat(bytes));
+        server.held.recv_timeout(SOON).unwrap();
+        peer
+    };
+    let (mut first, second) = (hold(60_000), hold(30_000));
+    assert_eq!(server.handle.body_bytes(), 90_000);
+    let got = server.peer().post("/work/echo", &"b".repeat(20_000));
+    assert_eq!(got.status, 503);
+    assert!(got.head.contains("\r\nRetry-After: "), "{}", got.head);
+    second.reset();
+    assert_eq!(server.peer().get("/a").status, 200, "the loop has had its turn");
+    assert_eq!(server.handle.body_bytes(), 90_000, "the workers have not come to their end");
+    server.release.send(()).unwrap();
+    server.release.send(()).unwrap();
+    assert_eq!(first.read().text(), "held");
+    eventually("all room is given back", || (server.handle.body_bytes() == 0).then_some(()));
+    assert_eq!(server.peer().post("/work/echo", &"b".repeat(100_000)).status, 200);
 }
 
 #[test]

@@ -14,7 +14,9 @@ use rustix::process::{Pid, Signal, kill_process};
 use sentinel::service::{Parts, wall_clock};
 use serde_json::{Value, json};
 
-use crate::harness::{Client, Dice, InChild, InProcess, PATIENCE, token};
+use crate::harness::{
+    Client, Dice, InChild, InProcess, PATIENCE, eventually, token, token_about_to_end,
+};
 
 /// A client command with a token of the service in `folder`.
 fn command(folder: &Path, api: SocketAddr, arguments: &[&str]) -> Command {
@@ -381,6 +383,33 @@ fn an_interrupted_tail_has_printed_everything_and_ends_as_in_a_shell() {
 }
 
 #[test]
+fn a_tail_whose_token_runs_out_goes_on_with_the_one_that_has_taken_its_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = InProcess::start(folder.path(), wall_clock(), Parts::ALL, &[]);
+    let mut client = service.client("demo");
+    say(&mut client, "INFO", "first");
+    let (roles, left) = (&["sentinel:read"], Duration::from_secs(4));
+    let file = folder.path().join("token");
+    std::fs::write(&file, token_about_to_end(folder.path(), "demo", roles, left)).unwrap();
+    let api = service.service.api_address();
+    let mut command = command(folder.path(), api, &["tail", "p", "--json"]);
+    command.env_remove("SENTINEL_TOKEN").env("SENTINEL_TOKEN_FILE", &file);
+    let mut tail = Tail::start(command);
+    assert_eq!(tail.message(), "first");
+    std::fs::write(&file, token(folder.path(), "demo", roles)).unwrap();
+    eventually("its stream has ended", || service.service.shared().live.is_empty().then_some(()));
+    say(&mut client, "INFO", "second");
+    assert_eq!(tail.message(), "second");
+    kill_process(Pid::from_child(&tail.child), Signal::TERM).unwrap();
+    while tail.line().is_some() {}
+    let (code, words) = tail.end();
+    assert_eq!(code, Some(143), "{words}");
+    assert!(words.contains("the stream is cut: the token has expired; "), "{words}");
+    assert!(words.contains("connected again, nothing is missing"), "{words}");
+    service.stop();
+}
+
+#[test]
 fn a_reader_that_has_seen_enough_ends_the_tail_without_words() {
     let folder = tempfile::tempdir().unwrap();
     let service = InProcess::start(folder.path(), wall_clock(), Parts::ALL, &[]);
@@ -407,7 +436,7 @@ fn one_frame_of_top_goes_into_a_pipe_as_text() {
     let mut client = service.client("demo");
     report(&mut client, "start", &json!({}));
     report(&mut client, "progress", &json!({"current_step": "LO\u{1b}AD", "progress_percent": 40}));
-    let text = crate::harness::eventually("the listing knows of it", || {
+    let text = eventually("the listing knows of it", || {
         let shown = output(folder.path(), api, &["top", "--once"]);
         assert_eq!(shown.status.code(), Some(0));
         let text = String::from_utf8(shown.stdout).unwrap();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::super::body::Chunks;
-use super::super::limits::{Limits, STRANGERS_PART};
+use super::super::limits::{Limits, SMALL_BODY_BYTES, STRANGERS_PART};
 use super::super::parse::{self, Fields, Length, Line, Refusal};
 use super::super::reply::Facts;
 use super::super::{Head, Headers, Peer, Place, Port, Request};
@@ -135,11 +135,19 @@ impl<T> Pending<T> {
     }
 }
 
-/// Room for a body of `bytes`, or 503.
-pub(super) fn room_for(rooms: &Arc<Rooms>, bytes: usize, known: bool) -> Result<Room, Refusal> {
-    let all = rooms.capacity();
-    let ceiling = if known { all } else { all / STRANGERS_PART };
-    rooms.take_below(bytes, ceiling).map_err(|_| NO_ROOM)
+/// Room for a body of this length, or for the beginning of a chunked one, or 503.
+pub(super) fn room_for(
+    rooms: &Arc<Rooms>,
+    length: Option<usize>,
+    known: bool,
+    limits: &Limits,
+) -> Result<Room, Refusal> {
+    let ceiling = match length {
+        _ if !known => limits.bodies_bytes_max / STRANGERS_PART,
+        Some(0..=SMALL_BODY_BYTES) => rooms.capacity(),
+        Some(_) | None => limits.bodies_bytes_max,
+    };
+    rooms.take_below(length.unwrap_or(0), ceiling).map_err(|_| NO_ROOM)
 }
 
 /// The head as the app sees it.

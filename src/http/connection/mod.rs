@@ -93,6 +93,8 @@ pub struct Connection<T, S> {
     endless: Option<&'static Endless>,
     /// It ends in the middle of something, and the peer must be able to tell.
     broken: bool,
+    /// What the peer goes on sending although it has its reply, as far as that is known.
+    unread: usize,
 }
 
 impl<T, S> Connection<T, S> {
@@ -114,6 +116,7 @@ impl<T, S> Connection<T, S> {
             rest_until: None,
             endless: None,
             broken: false,
+            unread: 0,
         }
     }
 
@@ -238,7 +241,7 @@ impl<T, S> Connection<T, S> {
         if matches!(self.phase, Phase::Last) && self.out.is_empty() && !self.gone {
             self.inbox = Vec::new();
             if !self.ended {
-                self.phase = Phase::Lingering { left: LINGER_BYTES_MAX };
+                self.phase = Phase::Lingering { left: self.unread.max(LINGER_BYTES_MAX) };
                 self.phase_by = moment.now + moment.limits.linger_time;
                 return Closing::Half;
             }

@@ -101,7 +101,7 @@ impl<T, S> Connection<T, S> {
                     return Some(bytes + whole.map_or(0, <[u8]>::len));
                 }
                 Verdict::Read { admitted, place, body_bytes_max, known } => {
-                    (admitted, place, body_bytes_max.min(responder.bodies().capacity()), known)
+                    (admitted, place, body_bytes_max.min(moment.limits.bodies_bytes_max), known)
                 }
             };
         if matches!(length, Length::Known(length) if length > max) {
@@ -114,31 +114,34 @@ impl<T, S> Connection<T, S> {
                     let request = Request { head, body };
                     responder.handle(&request, admitted, facts, &mut self.out)
                 }
-                Place::Worker => match room_for(responder.bodies(), body.len(), known) {
-                    Ok(room) => {
-                        let mut copy = responder.buffer();
-                        copy.extend_from_slice(&input[..bytes + body.len()]);
-                        let parcel = Parcel { bytes: copy, head_bytes: bytes, admitted, room };
-                        responder.dispatch(parcel, facts, &mut self.out)
+                Place::Worker => {
+                    match room_for(responder.bodies(), Some(body.len()), known, moment.limits) {
+                        Ok(room) => {
+                            let mut copy = responder.buffer();
+                            copy.extend_from_slice(&input[..bytes + body.len()]);
+                            let parcel = Parcel { bytes: copy, head_bytes: bytes, admitted, room };
+                            responder.dispatch(parcel, facts, &mut self.out)
+                        }
+                        // It is all here, so the next request can be told from it.
+                        Err(refusal) => Outcome::Replied {
+                            keep: responder.refuse(refusal, facts, &mut self.out),
+                        },
                     }
-                    // It is all here, so the next request can be told from it.
-                    Err(refusal) => {
-                        Outcome::Replied { keep: responder.refuse(refusal, facts, &mut self.out) }
-                    }
-                },
+                }
             };
             self.conclude(outcome, facts, moment);
             return Some(bytes + body.len());
         }
         let announced = match length {
-            Length::Known(length) => length,
+            Length::Known(length) => Some(length),
             // It takes room as it grows.
-            Length::Chunked => 0,
+            Length::Chunked => None,
         };
-        let room = match room_for(responder.bodies(), announced, known) {
+        let room = match room_for(responder.bodies(), announced, known, moment.limits) {
             Ok(room) => room,
             Err(refusal) => {
                 self.refuse(refusal, facts.head_only, moment, responder);
+                self.unread = announced.unwrap_or(0);
                 return Some(input.len());
             }
         };

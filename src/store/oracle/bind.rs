@@ -215,7 +215,9 @@ pub(super) fn call_for_rows<T>(
     binds: &[Bind<'_>],
     mut of: impl FnMut(&Row) -> oracle::Result<T>,
 ) -> oracle::Result<Vec<T>> {
-    let statement = call(connection, sql, binds)?;
+    // The cursor takes its fetch from the call: so large a one brings all rows and the end of them in one trip.
+    let mut statement = connection.statement(sql).fetch_array_size(CURSOR_ROWS_FETCHED).build()?;
+    statement.execute(&as_parameters(binds))?;
     let mut cursor: RefCursor = statement.bind_value(binds.len())?;
     let mut found = Vec::new();
     for row in cursor.query()? {
@@ -229,6 +231,9 @@ const FETCH_ROWS_MAX: usize = 500;
 
 /// The same where each may be as large as a request: they are all in memory at once, however few the page takes.
 const FETCH_LARGE_ROWS_MAX: usize = 20;
+
+/// Rows of one fetch of a cursor: one more than any procedure is asked for.
+const CURSOR_ROWS_FETCHED: u32 = 1001;
 
 /// Rows of one array statement, at most.
 const ARRAY_ROWS_MAX: usize = 1000;

@@ -158,6 +158,19 @@ impl Class {
         )
     }
 
+    /// One row is at fault, as far as anybody knows: it would be refused again, and others need not be.
+    pub const fn is_of_the_row(self) -> bool {
+        matches!(
+            self,
+            Self::TooLarge
+                | Self::Duplicate
+                | Self::ParentMissing
+                | Self::BadData
+                | Self::RowSecurity
+                | Self::Unknown
+        )
+    }
+
     /// The pause before the next attempt, first and longest. A wrong password that is tried tightly locks the account.
     pub const fn pauses(self) -> (Duration, Duration) {
         match self {
@@ -473,6 +486,16 @@ mod tests {
         let classes =
             ORA_CODES.iter().filter(|(class, _)| !table.iter().any(|row| row.0 == *class));
         assert_eq!(classes.count(), 0, "every class has its row");
+    }
+
+    #[test]
+    fn a_row_is_not_blamed_for_what_every_other_row_would_meet() {
+        for code in [1653, 14400, 60, 3113, 1502, 942] {
+            assert!(!Class::of_ora(code).is_of_the_row(), "ORA-{code:05}");
+        }
+        for code in [12899, 1, 2291, 2290, 28115, 99_999] {
+            assert!(Class::of_ora(code).is_of_the_row(), "ORA-{code:05}");
+        }
     }
 
     #[test]

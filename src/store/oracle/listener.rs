@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use oracle::{Connection, Row};
 
-use super::bind::{self, Bind};
+use super::bind::{self, Bind, RowError};
 use super::errors::{self, Class};
 use super::health::Health;
 use super::intake::fill;
@@ -157,7 +157,7 @@ impl Listener {
         let outcome = dequeue(connection, max, wait).and_then(|found| {
             let drained = found.len() < max;
             if found.is_empty() && sweeping {
-                return Ok((sweep(connection)?, drained, true));
+                return Ok((sweep(connection, max.min(SWEEP_MAX))?, drained, true));
             }
             Ok((found, drained, false))
         });
@@ -171,6 +171,10 @@ impl Listener {
         }
         self.drained = drained && self.lost_at.is_none_or(|at| at.elapsed() >= SHADOW);
         self.generation = self.session.generation();
+        if swept && found.len() == max.min(SWEEP_MAX) {
+            // There may be more, which need not wait for another minute.
+            self.swept_at = None;
+        }
         self.keep(found)
     }
 
@@ -196,26 +200,35 @@ impl Listener {
         }
         let now = self.health.now();
         let connection = self.session.current(CALL)?;
-        let outcome = logs::insert(connection, &rows, now).and_then(|written| {
-            // A line that the schema refuses is set aside with its message, like everything that cannot be read.
-            let refused: BTreeMap<&str, (&Raw, &str)> = written
-                .errors
-                .iter()
-                .filter_map(|error| Some((*said_by.get(error.row)?, error.text.as_str())))
-                .map(|(raw, problem)| (raw.msgid.as_str(), (raw, problem)))
-                .collect();
-            held.extend(refused.into_values().map(|(raw, problem)| {
-                let position = message::position(raw.timestamp_utc, &raw.msgid);
-                let (bytes, problem) = (message::whole(raw), problem.to_string());
-                let message = Message::Undecodable { position, bytes, problem };
-                Held { message, position, msgid: raw.msgid.clone() }
-            }));
-            if held.is_empty() {
-                connection.commit()
-            } else {
-                bind::run_once(connection, SAVEPOINT)
-            }
-        });
+        let written = match logs::insert(connection, &rows, now) {
+            Ok(written) => written,
+            Err(error) => return Err(self.lose(CALL, &error)),
+        };
+        // A database that takes no rows now says nothing about any of them.
+        let is_broken = |error: &&RowError| !error.class.is_of_the_row();
+        if let Some(RowError { class, text, .. }) = written.errors.iter().find(is_broken) {
+            let told = self.session.fail_as(CALL, *class, text);
+            self.let_go();
+            return Err(told);
+        }
+        // A line that the schema refuses is set aside with its message, like everything that cannot be read.
+        let refused: BTreeMap<&str, (&Raw, &str)> = written
+            .errors
+            .iter()
+            .filter_map(|error| Some((*said_by.get(error.row)?, error.text.as_str())))
+            .map(|(raw, problem)| (raw.msgid.as_str(), (raw, problem)))
+            .collect();
+        held.extend(refused.into_values().map(|(raw, problem)| {
+            let position = message::position(raw.timestamp_utc, &raw.msgid);
+            let (bytes, problem) = (message::whole(raw), problem.to_string());
+            let message = Message::Undecodable { position, bytes, problem };
+            Held { message, position, msgid: raw.msgid.clone() }
+        }));
+        let outcome = if held.is_empty() {
+            connection.commit()
+        } else {
+            bind::run_once(connection, SAVEPOINT)
+        };
         if let Err(error) = outcome {
             return Err(self.lose(CALL, &error));
         }
@@ -313,8 +326,8 @@ fn dequeue(connection: &Connection, max: usize, wait: Duration) -> oracle::Resul
     nothing_is_nothing(found)
 }
 
-fn sweep(connection: &Connection) -> oracle::Result<Vec<Raw>> {
-    let binds = [Bind::size(SWEEP_MAX), Bind::Cursor];
+fn sweep(connection: &Connection, max: usize) -> oracle::Result<Vec<Raw>> {
+    let binds = [Bind::size(max), Bind::Cursor];
     nothing_is_nothing(bind::call_for_rows(
         connection,
         &text(statement!("sweep_exceptions"), &[]),

@@ -306,9 +306,10 @@ fn a_panic_costs_its_own_request_only() {
     // One worker is held, so these five are all handled by the other, which must survive each of them.
     for target in ["/panic", "/work/panic", "/panic", "/work/panic", "/work/panic"] {
         let mut peer = server.peer();
-        let got = peer.get(target);
+        let got = peer.post(target, &"b".repeat(100_000));
         assert_eq!(got.status, 500);
         assert!(got.head.contains("Connection: close\r\n"));
+        assert_eq!(server.handle.body_bytes(), 0, "{target}: the room of the body is given back");
         assert_eq!(peer.rest(), b"");
         assert_eq!(neighbour.get("/work/a").status, 200);
     }

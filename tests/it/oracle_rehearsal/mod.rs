@@ -3,7 +3,9 @@
 
 mod delivery;
 mod faults;
+mod figures;
 mod traces;
+mod trips;
 
 use std::time::Duration;
 

@@ -25,31 +25,51 @@ fn chunked(path: &str, chunks: &[usize]) -> Vec<u8> {
 #[test]
 fn a_body_that_finds_no_room_is_refused_before_it_is_read_and_the_next_one_finds_it() {
     let mut first = Bench::new();
-    first.send(&half_of("/a", 100));
-    assert_eq!(first.scribe.bodies.taken(), 100, "what is announced is kept free");
+    first.send(&half_of("/batch", 20_000));
+    assert_eq!(first.scribe.bodies.taken(), 20_000, "what is announced is kept free");
     let mut second = beside(&first);
-    second.send(&half_of("/a", 100));
+    second.send(&half_of("/batch", 20_000));
     let mut third = beside(&first);
-    third
-        .send(b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 51\r\nExpect: 100-continue\r\n\r\n");
+    third.send(
+        b"POST /batch HTTP/1.1\r\nHost: a\r\nContent-Length: 20000\r\nExpect: 100-continue\r\n\r\n",
+    );
     assert_eq!(third.statuses(), [503], "and nothing is asked for");
     assert!(third.got.contains("Connection: close\r\n"), "{}", third.got);
     assert_eq!(third.closing, Closing::Half);
-    assert_eq!(first.scribe.bodies.taken(), 200);
-    first.send(&[b'x'; 50]);
-    assert_eq!((first.statuses(), first.scribe.bodies.taken()), (vec![200], 100));
+    assert_eq!(first.scribe.bodies.taken(), 40_000);
+    first.send(&[b'x'; 10_000]);
+    assert_eq!((first.statuses(), first.scribe.bodies.taken()), (vec![200], 20_000));
     let mut fourth = beside(&first);
-    fourth.send(&half_of("/a", 100));
-    fourth.send(&[b'x'; 50]);
-    second.send(&[b'x'; 50]);
+    fourth.send(&half_of("/batch", 20_000));
+    fourth.send(&[b'x'; 10_000]);
+    second.send(&[b'x'; 10_000]);
     assert_eq!((fourth.statuses(), second.statuses()), (vec![200], vec![200]));
     assert_eq!(first.scribe.bodies.taken(), 0);
 }
 
 #[test]
+fn small_bodies_have_some_room_to_themselves() {
+    let mut bench = Bench::new();
+    let batches = bench.scribe.bodies.take(BODIES_BYTES_MAX).unwrap();
+    bench.send(&half_of("/a", 100));
+    assert_eq!(bench.scribe.bodies.taken(), BODIES_BYTES_MAX + 100);
+    bench.send(&[b'x'; 50]);
+    let mut large = beside(&bench);
+    large.send(&half_of("/batch", 16_386));
+    let mut growing = beside(&bench);
+    growing.send(&chunked("/batch", &[1]));
+    let mut late = beside(&bench);
+    let others = late.scribe.bodies.take(SMALL_BYTES_MAX).unwrap();
+    late.send(&half_of("/a", 100));
+    let statuses = [bench, large, growing, late].map(|bench| bench.statuses());
+    assert_eq!(statuses, [[200], [503], [503], [503]], "and that has an end, too");
+    drop((batches, others));
+}
+
+#[test]
 fn what_is_handled_straight_out_of_the_scratch_needs_no_room() {
     let mut bench = Bench::new();
-    let all = bench.scribe.bodies.take(BODIES_BYTES_MAX).unwrap();
+    let all = bench.scribe.bodies.take(BODIES_BYTES_MAX + SMALL_BYTES_MAX).unwrap();
     bench.send(&post("/a", &"x".repeat(100)));
     bench.send(&get("/b"));
     // A worker would have to keep it. It is all here, so the connection goes on.
@@ -65,7 +85,7 @@ fn what_is_handled_straight_out_of_the_scratch_needs_no_room() {
 #[test]
 fn a_chunked_body_takes_room_as_it_grows() {
     let mut bench = Bench::new();
-    bench.send(&chunked("/a", &[]));
+    bench.send(b"POST /batch HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
     assert_eq!(bench.scribe.bodies.taken(), 0);
     bench.send(b"28\r\n");
     bench.send(&[b'x'; 40]);
@@ -84,7 +104,7 @@ fn a_chunked_body_takes_room_as_it_grows() {
 fn a_body_that_never_fits_is_too_large_however_it_comes() {
     for request in [post("/a", &"x".repeat(60)), half_of("/a", 60), chunked("/a", &[30, 30])] {
         let mut bench = Bench::new();
-        bench.scribe.bodies = Rooms::new(50);
+        bench.limits.bodies_bytes_max = 50;
         bench.send(&request);
         assert_eq!(bench.statuses(), [413], "{}", String::from_utf8_lossy(&request));
         assert_eq!(bench.scribe.bodies.taken(), 0);
@@ -92,20 +112,38 @@ fn a_body_that_never_fits_is_too_large_however_it_comes() {
 }
 
 #[test]
-fn whoever_is_not_known_leaves_the_larger_part_to_others() {
-    let mut strangers: Vec<Bench> = vec![Bench::new()];
-    strangers[0].send(&half_of("/stranger", 100));
-    let mut second = beside(&strangers[0]);
-    second.send(&half_of("/stranger", 26));
+fn whoever_is_not_known_leaves_half_of_the_room_to_others() {
+    let mut first = Bench::new();
+    first.send(&half_of("/stranger-batch", 15_000));
+    let mut second = beside(&first);
+    second.send(&half_of("/stranger-batch", 6_000));
     assert_eq!(second.statuses(), [503], "half of all is open to strangers");
-    let mut growing = beside(&strangers[0]);
-    growing.send(&chunked("/stranger", &[25]));
-    growing.send(b"1\r\nx");
+    let mut growing = beside(&first);
+    growing.send(b"POST /stranger-batch HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
+    growing.send(b"1388\r\n");
+    growing.send(&[b'x'; 5_000]);
+    assert_eq!(first.scribe.bodies.taken(), 20_000);
+    growing.send(b"\r\n1\r\nx");
     assert_eq!(growing.statuses(), [503], "the same piece by piece");
-    let mut known = beside(&strangers[0]);
-    known.send(&half_of("/a", 100));
-    known.send(&[b'x'; 50]);
+    let mut known = beside(&first);
+    known.send(&half_of("/batch", 20_000));
+    known.send(&[b'x'; 10_000]);
     assert_eq!(known.statuses(), [200]);
+}
+
+#[test]
+fn who_hears_that_there_is_no_room_may_send_its_body_to_the_end() {
+    let mut bench = Bench::new();
+    bench.limits.bodies_bytes_max = 3 << 20;
+    let all = bench.scribe.bodies.take(BODIES_BYTES_MAX + SMALL_BYTES_MAX).unwrap();
+    let (length, sent) = (2 << 20, 100_000);
+    bench.send(&post("/batch", &"x".repeat(length))[..sent]);
+    assert_eq!((bench.statuses(), bench.closing), (vec![503], Closing::Half));
+    bench.send(&vec![b'x'; length - sent]);
+    assert!(bench.connection.wants_input(), "a reset would overtake the answer");
+    bench.end();
+    assert_eq!(bench.closing, CLOSED);
+    drop(all);
 }
 
 #[test]

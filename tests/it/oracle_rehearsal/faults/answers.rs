@@ -36,7 +36,10 @@ fn an_event_a_batch_and_a_start_whose_answer_was_lost_take_effect_once() {
     let lines: Vec<serde_json::Value> =
         batch.text().lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     assert_eq!(lines.len(), 5, "{}", batch.text());
-    assert!(lines.iter().all(|line| line["status"] == 202 && line["replayed"] == true), "{lines:?}");
+    assert!(
+        lines.iter().all(|line| line["status"] == 202 && line["replayed"] == true),
+        "{lines:?}"
+    );
 
     let start = twice(&site, &mut client, |client| {
         let body = json!({"process_id": "import-17"}).to_string();

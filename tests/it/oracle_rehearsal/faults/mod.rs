@@ -1,5 +1,5 @@
-//! What goes wrong with a database, on command, and what a user of the service sees of it: nothing acknowledged is lost,
-//! nothing takes effect twice, and everything comes back by itself.
+//! What goes wrong with a database, on command, and what a user of the service sees of it: nothing acknowledged is
+//! lost, nothing takes effect twice, and everything comes back by itself.
 
 mod answers;
 mod killed;
@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use super::Site;
 use crate::harness::{Client, Response, envelope, eventually};
 
-/// A request is answered in this time, whatever the database does: five seconds for a session, and some for the machine.
+/// A request is answered in this time, whatever the database does: five seconds for a session, more for the machine.
 const ANSWERED: Duration = Duration::from_secs(12);
 
 /// Asks, and fails where the answer takes longer than anybody waits.

@@ -9,14 +9,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use proptest::prelude::*;
 
-use super::super::limits::{Limits, OUT_BYTES_HIGH, READ_BYTES};
+use super::super::limits::{Limits, OUT_BYTES_HIGH, READ_BYTES, SMALL_BODIES_PART};
 use super::super::reply::Date;
 use super::super::{Head, Place, Reply, Request};
 use super::*;
 use crate::room::Rooms;
 
-/// Admits `/refused` never, everything else with 100 bytes of body, and says what it was asked. Who asks for
-/// `/stranger…` is not known.
+/// Admits `/refused` never, `/batch` with [`BATCH_BYTES_MAX`], everything else with 100 bytes of body, and says what it
+/// was asked. Who asks for `/stranger…` is not known.
 struct Scribe {
     seen: Vec<String>,
     /// Requests sent to a worker: their bytes and the length of their heads.
@@ -41,10 +41,12 @@ impl Responder for Scribe {
         if head.path == "/refused" {
             return Verdict::Refused { keep: self.frame(401, "refused", facts, out) };
         }
-        let place = if head.path == "/worker" { Place::Worker } else { Place::Loop };
+        let place = if head.path.starts_with("/worker") { Place::Worker } else { Place::Loop };
         let admitted = format!("{:?} {}", head.method, head.path);
         let known = !head.path.starts_with("/stranger");
-        Verdict::Read { admitted, place, body_bytes_max: 100, known }
+        let is_batch = head.path.contains("batch");
+        let body_bytes_max = if is_batch { BATCH_BYTES_MAX } else { 100 };
+        Verdict::Read { admitted, place, body_bytes_max, known }
     }
 
     fn handle(
@@ -104,20 +106,24 @@ struct Bench {
     closing: Closing,
 }
 
-/// The room for bodies in a bench.
-const BODIES_BYTES_MAX: usize = 250;
+/// The room for bodies in a bench, and what there is beside it for small ones.
+const BODIES_BYTES_MAX: usize = 40_000;
+const SMALL_BYTES_MAX: usize = BODIES_BYTES_MAX / SMALL_BODIES_PART;
+
+/// The longest batch.
+const BATCH_BYTES_MAX: usize = 4 << 20;
 
 const CLOSED: Closing = Closing::Whole;
 
 impl Bench {
     fn new() -> Self {
-        let limits = Limits::default();
+        let limits = Limits { bodies_bytes_max: BODIES_BYTES_MAX, ..Limits::default() };
         let now = Instant::now();
         let moment = Moment { now, limits: &limits, draining: false };
         let peer = IpAddr::from(Ipv4Addr::LOCALHOST);
         let connection = Connection::new(peer, Port::Api, moment);
         let date = Date::new(UNIX_EPOCH + Duration::from_secs(784_111_777));
-        let bodies = Rooms::new(BODIES_BYTES_MAX);
+        let bodies = Rooms::new(BODIES_BYTES_MAX + SMALL_BYTES_MAX);
         let scribe = Scribe { seen: vec![], dispatched: vec![], bodies, date };
         let (got, closing) = (String::new(), Closing::Open);
         Self { connection, scribe, limits, start: now, now, draining: false, got, closing }
