@@ -71,6 +71,39 @@ fn the_probes_ask_routes_that_are_open() {
     }
 }
 
+/// The value of a setting of the unit, with which it stands once.
+fn unit_value<'a>(unit: &'a str, name: &str) -> &'a str {
+    let mut values = unit.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+    let value = values.next().unwrap_or_else(|| panic!("the unit says nothing of {name}"));
+    assert_eq!(values.next(), None, "{name} stands twice");
+    value
+}
+
+#[test]
+fn the_unit_is_patient_with_a_stop_and_restarts_only_what_a_restart_mends() {
+    let unit = read("deploy/systemd/sentinel.service");
+    let stop = VARIABLES.iter().find(|variable| variable.name == "SENTINEL_SHUTDOWN_TIMEOUT_SEC");
+    let stop_s: u32 = stop.unwrap().default.parse().unwrap();
+    // The watchdog is not answered during a stop.
+    for name in ["WatchdogSec", "TimeoutStopSec"] {
+        let value: u32 = unit_value(&unit, name).parse().unwrap();
+        assert!(value > stop_s, "{name}={value} is over before a stop of {stop_s} s is");
+    }
+    let operations = read("docs/operations.md");
+    let (_, table) = operations.split_once("| exit code | meaning | restart? |").unwrap();
+    let hopeless: Vec<&str> = table
+        .lines()
+        .filter_map(|row| {
+            let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+            let is_hopeless = cells.get(3).is_some_and(|restart| restart.starts_with("no"));
+            is_hopeless.then(|| cells[1])
+        })
+        .collect();
+    assert_eq!(unit_value(&unit, "RestartPreventExitStatus"), hopeless.join(" "));
+    // Debian 12 has systemd 252, which ignores the type notify-reload of 253.
+    assert_eq!(unit_value(&unit, "Type"), "notify");
+}
+
 /// What the collector of the process itself adds.
 const PROCESS: [&str; 1] = ["process_cpu_seconds_total"];
 
