@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -154,6 +155,7 @@ pub(crate) struct InChild {
     child: Child,
     pub api: SocketAddr,
     log: Arc<Mutex<String>>,
+    reading: Option<JoinHandle<()>>,
 }
 
 impl InChild {
@@ -198,7 +200,7 @@ impl InChild {
         };
         // The rest of the log is read all the time, so that the child never waits for us.
         let kept = Arc::clone(&log);
-        std::thread::Builder::new()
+        let reading = std::thread::Builder::new()
             .spawn(move || {
                 for line in lines.lines().map_while(Result::ok) {
                     let mut kept = kept.lock();
@@ -209,7 +211,7 @@ impl InChild {
                 }
             })
             .expect("a thread starts");
-        Self { child, api, log }
+        Self { child, api, log, reading: Some(reading) }
     }
 
     /// What the service has said so far, up to [`LOG_KEPT`] bytes.
@@ -240,8 +242,25 @@ impl InChild {
         self.child.id()
     }
 
-    pub(crate) fn wait(mut self) -> i32 {
-        self.child.wait().expect("the child is gone").code().expect("the child exits by itself")
+    pub(crate) fn wait(self) -> i32 {
+        self.end().0
+    }
+
+    /// Waits for the end: the exit code, and what the service has said until then, up to [`LOG_KEPT`] bytes.
+    pub(crate) fn end(mut self) -> (i32, String) {
+        let code = self.child.wait().expect("the child is gone").code();
+        if let Some(reading) = self.reading.take() {
+            reading.join().expect("the log is read to its end");
+        }
+        (code.expect("the child exits by itself"), self.log.lock().clone())
+    }
+}
+
+/// A test that fails leaves nothing behind that goes on running.
+impl Drop for InChild {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
@@ -287,6 +306,16 @@ pub(crate) struct Client {
 impl Client {
     pub(crate) fn new(address: SocketAddr, token: &str) -> Self {
         Self { address, token: token.to_owned(), connection: None }
+    }
+
+    /// The same client on a connection of its own.
+    pub(crate) fn another(&self) -> Self {
+        Self::new(self.address, &self.token)
+    }
+
+    /// A client at the same address with another token; empty: with none.
+    pub(crate) fn with_token(&self, token: &str) -> Self {
+        Self::new(self.address, token)
     }
 
     pub(crate) fn get(&mut self, path: &str) -> Response {
