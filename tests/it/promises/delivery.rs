@@ -10,18 +10,39 @@ use crate::harness::{Client, Response, envelope, eventually};
 
 /// All of them, by name.
 pub(crate) const ALL: &[(&str, Promise)] = &[
-    ("a_replay_gets_the_first_answer_byte_for_byte_but_the_trace_id", a_replay_gets_the_first_answer_byte_for_byte_but_the_trace_id),
+    (
+        "a_replay_gets_the_first_answer_byte_for_byte_but_the_trace_id",
+        a_replay_gets_the_first_answer_byte_for_byte_but_the_trace_id,
+    ),
     ("a_retry_may_make_its_id_and_time_anew", a_retry_may_make_its_id_and_time_anew),
-    ("the_same_key_with_another_payload_is_a_conflict", the_same_key_with_another_payload_is_a_conflict),
-    ("the_same_event_id_under_another_key_is_a_replay_or_a_conflict", the_same_event_id_under_another_key_is_a_replay_or_a_conflict),
+    (
+        "the_same_key_with_another_payload_is_a_conflict",
+        the_same_key_with_another_payload_is_a_conflict,
+    ),
+    (
+        "the_same_event_id_under_another_key_is_a_replay_or_a_conflict",
+        the_same_event_id_under_another_key_is_a_replay_or_a_conflict,
+    ),
     ("lines_of_a_batch_never_roll_each_other_back", lines_of_a_batch_never_roll_each_other_back),
     ("a_process_log_is_a_log_row_and_no_event", a_process_log_is_a_log_row_and_no_event),
-    ("a_batch_may_mix_events_and_log_rows_and_answers_each_line", a_batch_may_mix_events_and_log_rows_and_answers_each_line),
-    ("a_batch_takes_no_key_and_a_single_event_needs_one", a_batch_takes_no_key_and_a_single_event_needs_one),
+    (
+        "a_batch_may_mix_events_and_log_rows_and_answers_each_line",
+        a_batch_may_mix_events_and_log_rows_and_answers_each_line,
+    ),
+    (
+        "a_batch_takes_no_key_and_a_single_event_needs_one",
+        a_batch_takes_no_key_and_a_single_event_needs_one,
+    ),
     ("cloudevents_come_in_all_three_forms", cloudevents_come_in_all_three_forms),
     ("a_trace_that_is_given_is_kept", a_trace_that_is_given_is_kept),
-    ("two_concurrent_first_sends_of_one_key_give_one_event", two_concurrent_first_sends_of_one_key_give_one_event),
-    ("a_start_with_a_key_is_one_run_however_often_it_is_sent", a_start_with_a_key_is_one_run_however_often_it_is_sent),
+    (
+        "two_concurrent_first_sends_of_one_key_give_one_event",
+        two_concurrent_first_sends_of_one_key_give_one_event,
+    ),
+    (
+        "a_start_with_a_key_is_one_run_however_often_it_is_sent",
+        a_start_with_a_key_is_one_run_however_often_it_is_sent,
+    ),
 ];
 
 /// The events of a stream, once all of `count` are applied.
@@ -47,7 +68,9 @@ pub(crate) fn log_line(id: u128, process: &str, row: Value) -> Value {
     line
 }
 
-pub(crate) fn a_replay_gets_the_first_answer_byte_for_byte_but_the_trace_id([here, there]: &mut [Client; 2]) {
+pub(crate) fn a_replay_gets_the_first_answer_byte_for_byte_but_the_trace_id(
+    [here, there]: &mut [Client; 2],
+) {
     let event = envelope(1, "order-1", json!({"n": 1}));
     let first = here.event("key-1", &event).expect(202);
     let again = there.event("\"key-1\"", &event).expect(202);
@@ -76,7 +99,9 @@ pub(crate) fn the_same_key_with_another_payload_is_a_conflict([here, there]: &mu
     assert_eq!(conflict.json()["type"], "/problems/idempotency-key-reused");
 }
 
-pub(crate) fn the_same_event_id_under_another_key_is_a_replay_or_a_conflict([here, there]: &mut [Client; 2]) {
+pub(crate) fn the_same_event_id_under_another_key_is_a_replay_or_a_conflict(
+    [here, there]: &mut [Client; 2],
+) {
     here.event("key-1", &envelope(1, "order-1", json!({"n": 1}))).expect(202);
     let replay = there.event("key-2", &envelope(1, "order-1", json!({"n": 1}))).expect(202);
     assert_eq!(replay.header("idempotency-replayed"), Some("true"));
@@ -168,7 +193,9 @@ pub(crate) fn a_process_log_is_a_log_row_and_no_event([here, there]: &mut [Clien
     assert_eq!(here.get("/logs/p").json()["logs"].as_array().unwrap().len(), 3);
 }
 
-pub(crate) fn a_batch_may_mix_events_and_log_rows_and_answers_each_line([here, there]: &mut [Client; 2]) {
+pub(crate) fn a_batch_may_mix_events_and_log_rows_and_answers_each_line(
+    [here, there]: &mut [Client; 2],
+) {
     let batch = [
         log_line(1, "p", json!({"message": "one"})),
         envelope(2, "p", json!({"n": 1})),
@@ -273,13 +300,13 @@ fn at_once(
     [here, there]: &mut [Client; 2],
     send: impl Fn(&mut Client) -> Response + Sync,
 ) -> Vec<Response> {
-    let barrier = Barrier::new(4);
+    let (barrier, send) = (&Barrier::new(4), &send);
     let clients = [here.another(), there.another(), here.another(), there.another()];
     thread::scope(|scope| {
         let senders: Vec<_> = clients
             .into_iter()
             .map(|mut client| {
-                scope.spawn(|| {
+                scope.spawn(move || {
                     client.get("/health").expect(200);
                     barrier.wait();
                     send(&mut client)
@@ -314,7 +341,8 @@ pub(crate) fn a_start_with_a_key_is_one_run_however_often_it_is_sent(doors: &mut
     });
     let told = |answer: &Response| {
         let answer = answer.json();
-        ["process_id", "run_id", "eventId", "streamSeq", "receivedAtUtc"].map(|name| answer[name].clone())
+        ["process_id", "run_id", "eventId", "streamSeq", "receivedAtUtc"]
+            .map(|name| answer[name].clone())
     };
     let again = doors[1].request("POST", "/internal/start", &fields, body.as_bytes());
     let first = told(&again);
