@@ -5,7 +5,7 @@ use std::cell::Cell;
 use sentinel::routes::table::Scope;
 use serde_json::json;
 
-use super::Site;
+use super::{Site, end};
 use crate::harness::{Client, eventually};
 use crate::promises::tenancy as promises;
 
@@ -17,10 +17,7 @@ fn two_tenants_never_notice_each_other_at_two_instances() {
     // Each client is of the next instance, so what one tenant says comes in by another door than what the other asks.
     let clients = |tenant: &str, role: &str| {
         let instance = &instances[given.replace(given.get() + 1) % instances.len()];
-        Client::new(
-            instance.api,
-            &site.issuer.token(json!({"tenant_id": tenant, "roles": [role]})),
-        )
+        Client::new(instance.api, &site.issuer.token(json!({"tenant_id": tenant, "roles": [role]})))
     };
     promises::two_tenants_use_the_same_names_and_never_see_block_or_alter_each_other(
         &clients,
@@ -38,7 +35,5 @@ fn two_tenants_never_notice_each_other_at_two_instances() {
         scope == Scope::Open
     });
     promises::an_admin_names_the_tenant_and_nobody_else_may(&clients);
-    for instance in instances {
-        site.end(instance);
-    }
+    instances.into_iter().for_each(end);
 }
