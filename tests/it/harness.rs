@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam::channel::{Receiver, unbounded};
@@ -177,6 +178,7 @@ pub(crate) struct InChild {
     log: Arc<Mutex<String>>,
     /// What its log has said since it listened, record by record.
     lines: Receiver<Value>,
+    reading: Option<JoinHandle<()>>,
 }
 
 impl InChild {
@@ -222,7 +224,7 @@ impl InChild {
         // The rest of the log is read as it comes, so that the child never waits for us.
         let (say, said) = unbounded();
         let kept = Arc::clone(&log);
-        std::thread::Builder::new()
+        let reading = std::thread::Builder::new()
             .spawn(move || {
                 for line in lines.lines().map_while(Result::ok) {
                     let mut kept = kept.lock();
@@ -236,7 +238,7 @@ impl InChild {
                 }
             })
             .expect("a thread starts");
-        Self { child, api, log, lines: said }
+        Self { child, api, log, lines: said, reading: Some(reading) }
     }
 
     /// What the service has said so far, up to [`LOG_KEPT`] bytes.
@@ -286,8 +288,25 @@ impl InChild {
         self.child.id()
     }
 
-    pub(crate) fn wait(mut self) -> i32 {
-        self.child.wait().expect("the child is gone").code().expect("the child exits by itself")
+    pub(crate) fn wait(self) -> i32 {
+        self.end().0
+    }
+
+    /// Waits for the end: the exit code, and what the service has said until then, up to [`LOG_KEPT`] bytes.
+    pub(crate) fn end(mut self) -> (i32, String) {
+        let code = self.child.wait().expect("the child is gone").code();
+        if let Some(reading) = self.reading.take() {
+            reading.join().expect("the log is read to its end");
+        }
+        (code.expect("the child exits by itself"), self.log.lock().clone())
+    }
+}
+
+/// A test that fails leaves nothing behind that goes on running.
+impl Drop for InChild {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
@@ -333,6 +352,16 @@ pub(crate) struct Client {
 impl Client {
     pub(crate) fn new(address: SocketAddr, token: &str) -> Self {
         Self { address, token: token.to_owned(), connection: None }
+    }
+
+    /// The same client on a connection of its own.
+    pub(crate) fn another(&self) -> Self {
+        Self::new(self.address, &self.token)
+    }
+
+    /// A client at the same address with another token; empty: with none.
+    pub(crate) fn with_token(&self, token: &str) -> Self {
+        Self::new(self.address, token)
     }
 
     pub(crate) fn get(&mut self, path: &str) -> Response {
