@@ -27,6 +27,9 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// So many bytes of a child's log are kept, to be shown when a test fails.
 const LOG_KEPT: usize = 1024 * 1024;
 
+/// So many lines of it.
+const LINES_SHOWN: usize = 30;
+
 /// A clock that moves only when it is told to.
 #[derive(Clone)]
 pub(crate) struct HandClock(Arc<AtomicI64>);
@@ -306,7 +309,14 @@ impl InChild {
 impl Drop for InChild {
     fn drop(&mut self) {
         let _ = self.child.kill();
-        let _ = self.child.wait();
+        let end = self.child.wait();
+        if std::thread::panicking() {
+            // Where a test fails, the reason is often here.
+            let log = self.log.lock();
+            let last = log.lines().rev().take(LINES_SHOWN).collect::<Vec<_>>();
+            let last = last.into_iter().rev().collect::<Vec<_>>().join("\n");
+            println!("the service {end:?} said at last:\n{last}");
+        }
     }
 }
 

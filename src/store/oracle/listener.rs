@@ -123,9 +123,9 @@ impl Listener {
         let name = format!("#probe {}", self.name);
         let connection = self.session.ready(CALL)?;
         let write = || -> oracle::Result<()> {
-            let row = [Bind::time(now), Bind::text(NO_TENANT, 50), Bind::text(&name, 200)];
-            let sql = text(statement!("probe_write"), &[]);
-            if bind::execute(connection, &sql, &row)? == 0 {
+            let own = [Bind::time(now), Bind::text(NO_TENANT, 50), Bind::text(&name, 200)];
+            let renew = text(statement!("probe_write"), &[]);
+            if bind::execute(connection, &renew, &own)? == 0 {
                 let row = [
                     Bind::Integer(Some(0)),
                     Bind::time(now),
@@ -133,7 +133,16 @@ impl Listener {
                     Bind::text(NO_TENANT, 50),
                     Bind::text(&name, 200),
                 ];
-                bind::execute(connection, &text(statement!("insert_stream_state"), &[]), &row)?;
+                let insert = text(statement!("insert_stream_state"), &[]);
+                match bind::execute(connection, &insert, &row) {
+                    // Another instance on this host has the same name and was quicker: the row is there now.
+                    Err(error) if errors::class_of(&error) == Class::Duplicate => {
+                        bind::execute(connection, &renew, &own)?;
+                    }
+                    other => {
+                        other?;
+                    }
+                }
             }
             connection.commit()
         };

@@ -14,6 +14,7 @@ mod keeping;
 mod large_rows;
 mod listings;
 mod log_rows;
+mod neighbours;
 mod stopping;
 mod together;
 mod unclear;
