@@ -1,5 +1,5 @@
-//! Clauses about two instances on one host: what they have in common stops neither. This module opens the second one on
-//! the same store.
+//! Clauses about two instances on one host: what they have in common stops neither. This module opens two on the
+//! same store.
 
 use std::thread;
 use std::time::Duration;
@@ -13,8 +13,8 @@ fn two_instances_that_lost_their_sessions_at_once_both_find_that_writes_go_throu
     each(|site| {
         // Files have one owner, so nobody shares a name with it.
         let Place::Service(standin) = &site.place else { return };
-        let other = (site.backend.open)(&site.place, &site.clock);
-        let mut listeners = [site.store.listener().unwrap(), other.listener().unwrap()];
+        let instances = [(); 2].map(|()| (site.backend.open)(&site.place, &site.clock));
+        let mut listeners = instances.each_ref().map(|instance| instance.listener().unwrap());
         for listener in &mut listeners {
             assert_eq!(listener.claim(10, Duration::ZERO, &site.stop).unwrap().messages.len(), 0);
         }
