@@ -23,9 +23,6 @@ use serde_json::Value;
 /// Nothing in these tests takes longer, or something hangs.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// So many bytes of a child's log are kept, to be shown when a test fails.
-const LOG_KEPT: usize = 1024 * 1024;
-
 /// A clock that moves only when it is told to.
 #[derive(Clone)]
 pub(crate) struct HandClock(Arc<AtomicI64>);
@@ -154,9 +151,8 @@ pub(crate) fn token(folder: &Path, tenant: &str, roles: &[&str]) -> String {
 pub(crate) struct InChild {
     child: Child,
     pub api: SocketAddr,
-    log: Arc<Mutex<String>>,
-    /// What the log says from then on, record by record.
-    records: Receiver<Value>,
+    /// What its log has said since it listened.
+    lines: Receiver<Value>,
 }
 
 impl InChild {
@@ -183,62 +179,43 @@ impl InChild {
         let mut child = command.spawn().expect("the binary runs");
         let mut lines = BufReader::new(child.stderr.take().expect("stderr is piped"));
         let mut line = String::new();
-        let log = Arc::new(Mutex::new(String::new()));
         let api = loop {
             line.clear();
             let read = lines.read_line(&mut line).expect("the log can be read");
-            assert!(
-                read > 0,
-                "the service ended before it listened: {:?}\n{}",
-                child.wait(),
-                log.lock()
-            );
-            log.lock().push_str(&line);
+            assert!(read > 0, "the service ended before it listened: {:?}", child.wait());
             let record: Value = serde_json::from_str(&line).unwrap_or_default();
             if let Some(address) = record["address"].as_str() {
                 break address.parse().expect("the log names an address");
             }
         };
-        // The rest of the log is read all the time, so that the child never waits for us.
-        let kept = Arc::clone(&log);
-        let (tell, records) = unbounded();
+        // The rest of the log is read as it comes, so that the child never waits for us.
+        let (say, said) = unbounded();
         std::thread::Builder::new()
             .spawn(move || {
                 for line in lines.lines().map_while(Result::ok) {
-                    // A test that is over listens no more.
-                    let _ = tell.send(serde_json::from_str(&line).unwrap_or_default());
-                    let mut kept = kept.lock();
-                    if kept.len() < LOG_KEPT {
-                        kept.push_str(&line);
-                        kept.push('\n');
-                    }
+                    // A test that is over listens no more, and the child must not notice.
+                    let _ = say.send(serde_json::from_str(&line).unwrap_or(Value::String(line)));
                 }
             })
             .expect("a thread starts");
-        Self { child, api, log, records }
+        Self { child, api, lines: said }
     }
 
-    /// What the service has said so far, up to [`LOG_KEPT`] bytes.
-    pub(crate) fn log(&self) -> String {
-        self.log.lock().clone()
-    }
-
-    /// The next record of the log with these words in its message. It and those before it are asked for once.
+    /// The next record of the log with these words in its message. Those before it are dropped.
     pub(crate) fn says(&self, words: &str) -> Value {
         let deadline = std::time::Instant::now() + PATIENCE;
         loop {
-            let record = self.records.recv_deadline(deadline).unwrap_or_else(|error| {
-                panic!("{words:?} is not said: {error}\n{}", self.log());
-            });
+            let record = self.lines.recv_deadline(deadline);
+            let record = record.unwrap_or_else(|error| panic!("{words:?} is not said: {error}"));
             if record["msg"].as_str().is_some_and(|said| said.contains(words)) {
                 return record;
             }
         }
     }
 
-    /// From here on [`InChild::says`] knows only what is new.
-    pub(crate) fn forget(&self) {
-        while self.records.try_recv().is_ok() {}
+    /// What the log has said and nobody has asked for.
+    pub(crate) fn said(&self) -> Vec<Value> {
+        self.lines.try_iter().collect()
     }
 
     /// `kill -9`.
