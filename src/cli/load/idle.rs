@@ -25,7 +25,7 @@ const ASK_AGAIN: Duration = Duration::from_secs(30);
 /// How long an answer may take.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
 
-/// Opens so many connections, holds them for `duration`, and asks each at the beginning and at the end.
+/// Opens so many connections, asks each, holds all of them for `duration`, and asks each again.
 pub(super) fn hold(
     server: &Server,
     connections: usize,
@@ -47,7 +47,7 @@ pub(super) fn hold(
         // Progress that nobody can read is no reason to stop.
         let _ = std::io::stderr().write_all(line.as_bytes());
     }
-    let until = began + duration;
+    let until = Instant::now() + duration;
     loop {
         let pause = until.saturating_duration_since(Instant::now());
         std::thread::park_timeout(pause.min(ASK_AGAIN));

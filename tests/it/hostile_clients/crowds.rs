@@ -15,6 +15,10 @@ use crate::harness::{InChild, eventually};
 
 /// Set for the child process that is to run out of descriptors: how many it has.
 const FEW_DESCRIPTORS: &str = "HOSTILE_FEW_DESCRIPTORS";
+/// Set for the child process that has little of everything: how many connections are to come.
+const NOTHING_TO_SPARE: &str = "HOSTILE_NOTHING_TO_SPARE";
+/// Address space that such a process may still take: far less than a small stack for each connection.
+const SPARE_ADDRESS_BYTES: u64 = 64 << 20;
 /// Set for the child process that holds many connections: how many, and to whom.
 const CROWD: &str = "HOSTILE_CROWD";
 const CROWD_ADDRESS: &str = "HOSTILE_CROWD_ADDRESS";
@@ -153,6 +157,53 @@ fn a_server_with_few_descriptors() {
     println!("listens on {}", server.address);
     std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
     assert!(server.handle.accept_errors() > 0, "the descriptors never ran out");
+}
+
+#[test]
+fn a_connection_takes_one_descriptor_no_thread_and_hardly_any_address_space() {
+    let count = 800;
+    let (mut child, output) =
+        companion("a_server_with_nothing_to_spare", &[(NOTHING_TO_SPARE, count.to_string())]);
+    let mut lines = output.lines();
+    let address: SocketAddr = lines
+        .find_map(|line| line.unwrap().split_once("listens on ")?.1.parse().ok())
+        .expect("the server says where it listens");
+    let mut peers: Vec<Peer> = (0..count).map(|_| Peer::to(address)).collect();
+    for target in ["/", "/work/a"] {
+        for peer in &mut peers {
+            assert_eq!(peer.get(target).status, 200);
+        }
+    }
+    drop(child.stdin.take());
+    assert!(child.wait().unwrap().success(), "something ran out");
+}
+
+/// The other side of the test above.
+#[test]
+#[ignore = "is started by another test"]
+fn a_server_with_nothing_to_spare() {
+    let Ok(count) = std::env::var(NOTHING_TO_SPARE) else { return };
+    let count: u64 = count.parse().unwrap();
+    let limits = Limits { connections_per_ip_max: 20_000, ..Limits::default() };
+    let server = Server::roomy(1, limits);
+    // Once through everything, so that what is made once has been made.
+    let mut first = server.peer();
+    assert_eq!((first.get("/").status, first.get("/work/a").status), (200, 200));
+    drop(first);
+    let own = std::fs::read_dir("/proc/self/fd").unwrap().count() as u64;
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+    let pages: u64 = statm.split(' ').next().unwrap().parse().unwrap();
+    let page = rustix::param::page_size() as u64;
+    for (resource, limit) in [
+        // A few for what the test itself opens.
+        (Resource::Nofile, own + count + 8),
+        (Resource::As, pages * page + SPARE_ADDRESS_BYTES),
+    ] {
+        setrlimit(resource, Rlimit { current: Some(limit), maximum: Some(limit) }).unwrap();
+    }
+    println!("listens on {}", server.address);
+    std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
+    assert_eq!(server.handle.accept_errors(), 0, "the descriptors ran out");
 }
 
 #[test]

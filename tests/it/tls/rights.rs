@@ -3,12 +3,13 @@
 
 use base64::Engine;
 use rcgen::date_time_ymd;
+use rustls::AlertDescription;
 use sentinel::certificates::thumbprint;
 use sentinel::routes::table::{ROUTES, Scope};
 use serde_json::json;
 
 use super::{Authority, BASE64, House, Tls, World, request};
-use crate::harness::read_response;
+use crate::harness::{Response, read_response};
 
 #[test]
 fn each_route_wants_the_certificate_and_the_token_that_the_table_says() {
@@ -59,12 +60,26 @@ fn each_route_wants_the_certificate_and_the_token_that_the_table_says() {
 fn a_certificate_that_is_required_is_required_and_a_foreign_one_never_gets_in() {
     for client_auth in ["optional", "required"] {
         let world = World::start(client_auth);
-        let foreign = Authority::new().sign("billing");
-        world.connect(Some(&foreign)).try_get("/health", "").unwrap_err();
+        let foreign = Authority::called("somebody else").sign("billing");
+        let refused = world.connect(Some(&foreign)).try_get("/health", "");
+        assert_eq!(alert(refused), AlertDescription::UnknownCA);
         world.connect(Some(&world.around.client())).get("/health", "").expect(200);
         let without = world.connect(None).try_get("/health", "");
-        assert_eq!(without.is_ok(), client_auth == "optional");
+        if client_auth == "optional" {
+            without.unwrap().expect(200);
+        } else {
+            assert_eq!(alert(without), AlertDescription::CertificateRequired);
+        }
         world.service.stop();
+    }
+}
+
+/// What the service says when it ends a connection instead of answering.
+fn alert(answer: std::io::Result<Response>) -> AlertDescription {
+    let error = answer.unwrap_err();
+    match error.get_ref().and_then(|error| error.downcast_ref()) {
+        Some(rustls::Error::AlertReceived(alert)) => *alert,
+        _ => panic!("no alert: {error}"),
     }
 }
 
@@ -102,12 +117,15 @@ fn a_bound_token_is_taken_from_the_holder_of_its_certificate_only() {
 #[test]
 fn a_certificate_that_is_out_of_date_does_not_get_in() {
     let world = World::start("optional");
-    for (from, until) in [(2020, 2021), (2090, 2099)] {
+    for (from, until, said) in [
+        (2020, 2021, AlertDescription::CertificateExpired),
+        (2090, 2099, AlertDescription::CertificateExpired),
+    ] {
         let pair = world.around.clients.sign_with("billing", |params| {
             params.not_before = date_time_ymd(from, 1, 1);
             params.not_after = date_time_ymd(until, 1, 1);
         });
-        world.connect(Some(&pair)).try_get("/health", "").unwrap_err();
+        assert_eq!(alert(world.connect(Some(&pair)).try_get("/health", "")), said);
     }
     world.connect(Some(&world.around.client())).get("/health", "").expect(200);
     world.service.stop();
