@@ -3,7 +3,7 @@
 //!
 //! Nothing that came from outside is printed as it came: control characters are escaped. TLS is 1.3 only.
 
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -402,13 +402,55 @@ pub fn tls(overrides: Overrides) -> anyhow::Result<Arc<ClientConfig>> {
 fn unreachable_words(url: &str, error: &ureq::Error) -> anyhow::Error {
     let hint = match error {
         ureq::Error::HostNotFound => "is the host's name right?",
-        ureq::Error::Tls(_) | ureq::Error::Rustls(_) => {
-            "is SENTINEL_CA_FILE the authority that signed the service's certificate, and does the service want one of yours (SENTINEL_CLIENT_CERT_FILE)?"
-        }
+        ureq::Error::Tls(_) => TLS_HINT,
+        ureq::Error::Rustls(error) => tls_hint(error),
+        // What the other side says of a handshake that was over for us comes while we read its answer.
+        ureq::Error::Io(error) => of_tls(error).map_or(RUNNING_HINT, tls_hint),
         ureq::Error::Timeout(_) => "is a firewall in between, or is the service overloaded?",
-        _ => "is it running, and is SENTINEL_URL its address?",
+        _ => RUNNING_HINT,
     };
     anyhow::anyhow!("cannot reach the service at {url}: {}; {hint}", escaped(&error.to_string()))
+}
+
+/// What to check when nobody answers.
+pub const RUNNING_HINT: &str = "is it running, and is SENTINEL_URL its address?";
+const TLS_HINT: &str = "is SENTINEL_CA_FILE the authority that signed the service's certificate, and does the service want one of yours (SENTINEL_CLIENT_CERT_FILE)?";
+
+/// What of an error of a socket is an error of TLS.
+pub fn of_tls(error: &io::Error) -> Option<&rustls::Error> {
+    error.get_ref()?.downcast_ref()
+}
+
+/// What to check when TLS comes to nothing.
+pub fn tls_hint(error: &rustls::Error) -> &'static str {
+    use rustls::AlertDescription::{
+        AccessDenied, BadCertificate, CertificateExpired, CertificateRequired, CertificateRevoked,
+        CertificateUnknown, DecryptError, UnknownCA, UnsupportedCertificate,
+    };
+    match error {
+        rustls::Error::AlertReceived(CertificateRequired) => {
+            "the service wants a certificate: name one that it knows in SENTINEL_CLIENT_CERT_FILE, and its key in SENTINEL_CLIENT_KEY_FILE"
+        }
+        rustls::Error::AlertReceived(
+            AccessDenied
+            | BadCertificate
+            | CertificateExpired
+            | CertificateRevoked
+            | CertificateUnknown
+            | DecryptError
+            | UnknownCA
+            | UnsupportedCertificate,
+        ) => {
+            "the service refuses our certificate: is the one in SENTINEL_CLIENT_CERT_FILE signed by an authority that it knows, and in date?"
+        }
+        rustls::Error::InvalidCertificate(_) => {
+            "is SENTINEL_CA_FILE the authority that signed the service's certificate, and is that one in date and made for the host in SENTINEL_URL?"
+        }
+        rustls::Error::InvalidMessage(_) => {
+            "does the service speak TLS there? Without it SENTINEL_URL begins with http://"
+        }
+        _ => TLS_HINT,
+    }
 }
 
 #[cfg(test)]
@@ -536,6 +578,25 @@ mod tests {
         let refused = "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 100\r\n\r\n{";
         let refused = asked(refused, refused.len()).unwrap();
         assert_eq!((refused.status, refused.body.as_str()), (503, ""));
+    }
+
+    #[test]
+    fn what_tls_says_is_told_with_what_to_check() {
+        use rustls::{AlertDescription, CertificateError, InvalidMessage};
+        let said = |error: rustls::Error| {
+            let error = io::Error::new(io::ErrorKind::InvalidData, error);
+            unreachable_words("https://a", &ureq::Error::Io(error)).to_string()
+        };
+        let alert = |alert| said(rustls::Error::AlertReceived(alert));
+        assert!(alert(AlertDescription::CertificateRequired).contains("wants a certificate"));
+        assert!(alert(AlertDescription::UnknownCA).contains("refuses our certificate"));
+        assert!(alert(AlertDescription::HandshakeFailure).contains(TLS_HINT));
+        let stranger = CertificateError::UnknownIssuer;
+        assert!(said(rustls::Error::InvalidCertificate(stranger)).contains("is SENTINEL_CA_FILE"));
+        let plain = InvalidMessage::InvalidContentType;
+        assert!(said(rustls::Error::InvalidMessage(plain)).contains("begins with http://"));
+        let refused = ureq::Error::Io(io::ErrorKind::ConnectionRefused.into());
+        assert!(unreachable_words("https://a", &refused).to_string().contains(RUNNING_HINT));
     }
 
     #[test]

@@ -7,8 +7,10 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
+use crossbeam::channel::{Receiver, unbounded};
 use parking_lot::Mutex;
 use sentinel::component::{Component, Stop};
 use sentinel::config::{Config, LogFormat, Overrides, Surroundings};
@@ -174,6 +176,9 @@ pub(crate) struct InChild {
     child: Child,
     pub api: SocketAddr,
     log: Arc<Mutex<String>>,
+    /// What its log has said since it listened, record by record.
+    lines: Receiver<Value>,
+    reading: Option<JoinHandle<()>>,
 }
 
 impl InChild {
@@ -216,9 +221,10 @@ impl InChild {
                 break address.parse().expect("the log names an address");
             }
         };
-        // The rest of the log is read all the time, so that the child never waits for us.
+        // The rest of the log is read as it comes, so that the child never waits for us.
+        let (say, said) = unbounded();
         let kept = Arc::clone(&log);
-        std::thread::Builder::new()
+        let reading = std::thread::Builder::new()
             .spawn(move || {
                 for line in lines.lines().map_while(Result::ok) {
                     let mut kept = kept.lock();
@@ -226,15 +232,35 @@ impl InChild {
                         kept.push_str(&line);
                         kept.push('\n');
                     }
+                    drop(kept);
+                    // A test that is over listens no more, and the child must not notice.
+                    let _ = say.send(serde_json::from_str(&line).unwrap_or(Value::String(line)));
                 }
             })
             .expect("a thread starts");
-        Self { child, api, log }
+        Self { child, api, log, lines: said, reading: Some(reading) }
     }
 
     /// What the service has said so far, up to [`LOG_KEPT`] bytes.
     pub(crate) fn log(&self) -> String {
         self.log.lock().clone()
+    }
+
+    /// The next record of the log with these words in its message. Those before it are dropped.
+    pub(crate) fn says(&self, words: &str) -> Value {
+        let deadline = std::time::Instant::now() + PATIENCE;
+        loop {
+            let record = self.lines.recv_deadline(deadline);
+            let record = record.unwrap_or_else(|error| panic!("{words:?} is not said: {error}"));
+            if record["msg"].as_str().is_some_and(|said| said.contains(words)) {
+                return record;
+            }
+        }
+    }
+
+    /// What the log has said and nobody has asked for.
+    pub(crate) fn said(&self) -> Vec<Value> {
+        self.lines.try_iter().collect()
     }
 
     /// `kill -9`.
@@ -250,18 +276,37 @@ impl InChild {
     }
 
     pub(crate) fn signal_term(&self) {
-        let pid = i32::try_from(self.child.id()).unwrap();
-        let pid = rustix::process::Pid::from_raw(pid).expect("a child has an id");
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM)
-            .expect("the child takes the signal");
+        self.signal(rustix::process::Signal::TERM);
+    }
+
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, signal).expect("the child takes the signal");
     }
 
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
 
-    pub(crate) fn wait(mut self) -> i32 {
-        self.child.wait().expect("the child is gone").code().expect("the child exits by itself")
+    pub(crate) fn wait(self) -> i32 {
+        self.end().0
+    }
+
+    /// Waits for the end: the exit code, and what the service has said until then, up to [`LOG_KEPT`] bytes.
+    pub(crate) fn end(mut self) -> (i32, String) {
+        let code = self.child.wait().expect("the child is gone").code();
+        if let Some(reading) = self.reading.take() {
+            reading.join().expect("the log is read to its end");
+        }
+        (code.expect("the child exits by itself"), self.log.lock().clone())
+    }
+}
+
+/// A test that fails leaves nothing behind that goes on running.
+impl Drop for InChild {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
@@ -307,6 +352,16 @@ pub(crate) struct Client {
 impl Client {
     pub(crate) fn new(address: SocketAddr, token: &str) -> Self {
         Self { address, token: token.to_owned(), connection: None }
+    }
+
+    /// The same client on a connection of its own.
+    pub(crate) fn another(&self) -> Self {
+        Self::new(self.address, &self.token)
+    }
+
+    /// A client at the same address with another token; empty: with none.
+    pub(crate) fn with_token(&self, token: &str) -> Self {
+        Self::new(self.address, token)
     }
 
     pub(crate) fn get(&mut self, path: &str) -> Response {
@@ -444,7 +499,7 @@ pub(crate) fn envelope(id: u128, stream: &str, payload: Value) -> Value {
 /// A stop signal that is given when the component is dropped, or told to.
 pub(crate) fn stop() -> (Stop, Component) {
     let (sender, receiver) = std::sync::mpsc::channel();
-    let (ended, _) = crossbeam::channel::unbounded();
+    let (ended, _) = unbounded();
     let component = Component::start("idle", ended, move |stop| {
         sender.send(stop.clone()).expect("the test waits");
         while stop.sleep(PATIENCE) {}

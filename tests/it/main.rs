@@ -67,6 +67,8 @@ mod pressure;
 mod plsql_grammar;
 // Every kind of problem, met.
 mod problems;
+// What is promised whatever the store.
+mod promises;
 // What a statement costs as data grows.
 mod query_plans;
 // No token, password or payload in any line.

@@ -16,6 +16,7 @@ use super::link::CONNECT_MAX;
 use super::reply::{self, Reply};
 use super::tally::Tally;
 use super::wire::Wire;
+use crate::cli::client;
 
 /// Connections from one loopback address: below what a service lets in by default.
 const PER_ADDRESS: usize = 900;
@@ -60,6 +61,25 @@ pub(super) fn hold(
     }
     tally.elapsed = began.elapsed();
     Ok(())
+}
+
+/// Asks one thing over TLS, before there is any load. A service that refuses our certificate says so only after the
+/// handshake is over for us, and would then have to say it to every connection again and again.
+pub(super) fn try_tls(server: &Server) -> anyhow::Result<()> {
+    let address = server.address;
+    let request = format!("GET /health HTTP/1.1\r\n{}\r\n", server.fields).into_bytes();
+    let asked = connect(server, 0).map_err(anyhow::Error::from);
+    let error = match asked.and_then(|mut stream| exchange(&mut stream, &request)) {
+        Ok(_) => return Ok(()),
+        Err(error) => error,
+    };
+    let io = error.chain().find_map(|cause| cause.downcast_ref::<std::io::Error>());
+    let tls = io.and_then(client::of_tls);
+    let (words, hint) = match tls {
+        Some(tls) => (tls.to_string(), client::tls_hint(tls)),
+        None => (format!("{error:#}"), client::RUNNING_HINT),
+    };
+    anyhow::bail!("cannot reach the service at {address}: {}; {hint}", client::escaped(&words))
 }
 
 fn connect(server: &Server, index: usize) -> std::io::Result<Wire<TcpStream>> {

@@ -148,6 +148,9 @@ fn measure(
 ) -> anyhow::Result<Tally> {
     check(args)?;
     let server = Server::parse(&args.url, token, tls)?;
+    if server.tls.is_some() {
+        idle::try_tls(&server)?;
+    }
     let mut tally = Tally::new(args.accept.clone());
     if args.mode == Mode::Idle {
         idle::hold(&server, args.connections, args.duration, loud, &mut tally)?;

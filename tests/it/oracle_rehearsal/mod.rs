@@ -4,9 +4,15 @@
 mod delivery;
 mod faults;
 mod figures;
+mod heartbeat;
+mod logs;
+mod plsql_callers;
+mod shutdown;
+mod tenancy;
 mod traces;
 mod trips;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use sentinel::service::{Clock, Parts};
@@ -20,7 +26,7 @@ use crate::oracle_standin::Standin;
 
 /// One database with the schema in it, and what instances have in common.
 struct Site {
-    standin: Standin,
+    standin: Arc<Standin>,
     issuer: Issuer,
     folder: TempDir,
 }
@@ -28,7 +34,7 @@ struct Site {
 impl Site {
     /// None only where PostgreSQL is missing and nobody insists on it.
     fn start() -> Option<Self> {
-        let standin = oracle_migrate::migrated()?;
+        let standin = Arc::new(oracle_migrate::migrated()?);
         let folder = tempfile::tempdir().expect("a folder");
         Some(Self { standin, issuer: Issuer::start(), folder })
     }
@@ -89,6 +95,33 @@ impl Site {
     fn client_at(&self, address: std::net::SocketAddr, tenant: &str) -> Client {
         Client::new(address, &self.issuer.token(json!({"tenant_id": tenant})))
     }
+}
+
+/// Stops an instance and holds that it ended well and met nothing on its way that it could not handle.
+fn end(instance: InChild) {
+    instance.signal_term();
+    ended(instance);
+}
+
+/// The same for one that was told to stop; what it has said.
+fn ended(instance: InChild) -> String {
+    let (code, log) = instance.end();
+    assert_eq!(code, 0, "{log}");
+    let wrong: Vec<&str> = log.lines().filter(|line| is_unhandled(line)).collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    log
+}
+
+/// Whether a line of the log tells of something that nobody has taken care of. A transaction that is run again after a
+/// deadlock is no news, or a line that says so; a caller who is turned away for one is.
+fn is_unhandled(line: &str) -> bool {
+    let record: serde_json::Value = serde_json::from_str(line).unwrap_or_default();
+    let is_error = record["level"].as_str().is_none_or(|level| level.eq_ignore_ascii_case("error"));
+    let tells_of = |words: &[&str]| words.iter().any(|word| line.contains(word));
+    is_error
+        || tells_of(&["was not accepted", "panic"])
+        || tells_of(&["ORA-00060", "deadlock", "40001", "40P01"])
+            && !tells_of(&["put off", "again"])
 }
 
 /// An instance is ready sooner, or something hangs.
