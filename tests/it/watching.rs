@@ -226,7 +226,10 @@ fn a_tail_goes_on_after_a_restart_of_the_service_with_every_row_once() {
     let (mut expected, mut statuses) = (60, Vec::new());
     while let Some(line) = tail.line() {
         match line["status"]["status"].as_str() {
-            Some(status) => statuses.push(status.to_owned()),
+            Some(status) => {
+                assert!(status != "COMPLETED" || expected == 80, "the end comes last: {expected}");
+                statuses.push(status.to_owned());
+            }
             None => {
                 assert_eq!(line["log"]["message"], expected.to_string());
                 expected += 1;

@@ -133,6 +133,7 @@ pub fn run(args: &TailArgs, overrides: Overrides) -> anyhow::Result<u8> {
         was_reached: false,
         is_cut: false,
         status: None,
+        last_line: None,
         out: BufWriter::new(io::stdout()),
     };
     match tail.watch(&news, &raised, !args.no_follow) {
@@ -181,6 +182,8 @@ struct Tail {
     was_reached: bool,
     is_cut: bool,
     status: Option<Status>,
+    /// The line of an end that is printed once everything that was said before it is.
+    last_line: Option<String>,
     out: BufWriter<io::Stdout>,
 }
 
@@ -200,6 +203,7 @@ impl Tail {
             }
             select! {
                 recv(raised) -> signal => {
+                    self.print_last_line()?;
                     self.out.flush()?;
                     let code = CODE_SIGNAL + signal.unwrap_or(SIGTERM);
                     return Ok(u8::try_from(code).unwrap_or(u8::MAX));
@@ -242,7 +246,10 @@ impl Tail {
                 self.print_row(&row)?;
                 self.place = Some(id);
             }
-            News::UpToDate => return Ok(true),
+            News::UpToDate => {
+                self.print_last_line()?;
+                return Ok(true);
+            }
             News::Cut { why, .. } if !self.was_reached => {
                 return Err(Exit::new(Code::Failed, why).into());
             }
@@ -272,14 +279,22 @@ impl Tail {
         };
         let is_over = status.is_over();
         if self.status.as_ref().is_none_or(|before| before.differs(&status)) {
-            if self.json {
-                writeln!(self.out, "{{\"status\":{}}}", line::escaped_json(text))?;
+            self.print_last_line()?;
+            self.last_line = Some(if self.json {
+                format!("{{\"status\":{}}}", line::escaped_json(text))
             } else {
-                writeln!(self.out, "{}", status.line())?;
+                status.line()
+            });
+            if !(is_over && self.until_end) {
+                self.print_last_line()?;
             }
             self.status = Some(status);
         }
         Ok(is_over)
+    }
+
+    fn print_last_line(&mut self) -> io::Result<()> {
+        self.last_line.take().map_or(Ok(()), |line| writeln!(self.out, "{line}"))
     }
 
     fn print_row(&mut self, text: &str) -> anyhow::Result<()> {
