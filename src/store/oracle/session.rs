@@ -29,6 +29,8 @@ const STATEMENTS_MAX: u32 = 60;
 pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// The longest that a dequeue waits: short, because nothing reliable can wake it for a stop.
 pub(super) const DEQUEUE_WAIT_MAX: Duration = Duration::from_secs(2);
+/// How long a caller waits for a session after an attempt at one has failed.
+const WAIT_WHILE_GONE: Duration = Duration::from_millis(250);
 /// A session's life is shorter or longer by a part of this, so that a herd does not reconnect at once.
 const LIFETIME_JITTER_PARTS: u32 = 5;
 /// What the character set of the database must be: any other loses characters without telling.
@@ -268,7 +270,10 @@ impl Session {
             }
         }
         if self.open.is_none() {
-            self.connect(call, wait)?;
+            // Once it is known that there is no way, nobody waits for long: those who ask would stand in line behind
+            // each other.
+            let gone = self.cannot_connect();
+            self.connect(call, if gone { wait.min(WAIT_WHILE_GONE) } else { wait })?;
         }
         self.current(call)
     }
