@@ -13,6 +13,8 @@
 //! the more comes, because then there is no processor to waste. When nothing has happened for that long, the first
 //! event goes through at once. Nobody waits for it: `/status` sees what is accepted without it.
 
+mod unclear;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
@@ -31,6 +33,8 @@ use crate::domain::time::Timestamp;
 use crate::store::{Claim, ListenerSession, Message, Result, StoreError};
 use crate::telemetry::metrics::{Metrics, StoreCall};
 use crate::telemetry::traces::{Applying, Tracer};
+
+pub use self::unclear::Unclear;
 
 /// Messages of one batch: beyond this a batch saves no more, and holds the writer's lock for longer than a tenth of a
 /// second.
@@ -52,8 +56,6 @@ const GATHER_PAUSE: Duration = Duration::from_millis(5);
 const CLAIM_WAIT: Duration = Duration::from_millis(250);
 /// A message on its own that the store fails on for no known reason is tried so often before it is given back.
 const UNCLEAR_TRIES: u32 = 3;
-/// Messages that were given back and are remembered, with what had gone well by then.
-const UNCLEAR_KEPT_MAX: usize = 1000;
 /// The first pause after the store failed, and the longest.
 pub const RETRY_PAUSE: Duration = Duration::from_millis(50);
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(5);
@@ -96,36 +98,6 @@ pub struct Listener {
     /// None: nothing is traced.
     pub tracer: Option<Tracer>,
     pub unclear: Unclear,
-}
-
-/// What is remembered of failures that nobody understands. Who is to blame, the message or the store, shows only when
-/// others go through: a message that fails again while others did not is set aside, one that fails alone is given back.
-#[derive(Debug, Default)]
-pub struct Unclear {
-    /// Messages that were settled so far.
-    settled: u64,
-    /// How many were settled when a message, by its position, first failed.
-    failed: BTreeMap<i64, u64>,
-}
-
-impl Unclear {
-    fn settled(&mut self, messages: &[Message]) {
-        self.settled = self.settled.saturating_add(u64::try_from(messages.len()).unwrap_or(0));
-        if !self.failed.is_empty() {
-            messages.iter().for_each(|message| {
-                self.failed.remove(&position(message));
-            });
-        }
-    }
-
-    /// Notes that a message failed, in a batch before which `before` had been settled. Returns whether others have gone
-    /// through since it first did.
-    fn is_to_blame(&mut self, message: &Message, before: u64) -> bool {
-        if self.failed.len() >= UNCLEAR_KEPT_MAX {
-            self.failed.clear();
-        }
-        *self.failed.entry(position(message)).or_insert(before) < self.settled
-    }
 }
 
 /// What one pass did.
@@ -242,7 +214,7 @@ impl Listener {
         match attempt {
             None | Some(Attempt::Released) => Ok(false),
             Some(Attempt::Settled(settled)) => {
-                self.unclear.settled(&claim.messages);
+                self.unclear.note_settled(&claim.messages);
                 self.note(&claim.messages, claimed_at, settled);
                 Ok(true)
             }
@@ -267,7 +239,7 @@ impl Listener {
             match self.try_one(session, message, None, stop, jitter)? {
                 One::Settled(settled) => {
                     let one = std::slice::from_ref(message);
-                    self.unclear.settled(one);
+                    self.unclear.note_settled(one);
                     self.note(one, claimed_at, settled);
                 }
                 One::Unclear(words) => failed.push((message, words)),
@@ -293,7 +265,7 @@ impl Listener {
             match self.try_one(session, message, Some(&words), stop, jitter)? {
                 One::Settled(settled) => {
                     let one = std::slice::from_ref(message);
-                    self.unclear.settled(one);
+                    self.unclear.note_settled(one);
                     self.note(one, claimed_at, settled);
                 }
                 One::Unclear(words) => {
@@ -555,225 +527,4 @@ fn set_aside(message: &Message, detail: &str, now: Timestamp) -> DeadLetter {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::VecDeque;
-    use std::convert::Infallible;
-
-    use crossbeam::channel::{self, Receiver};
-    use parking_lot::Mutex;
-
-    use super::*;
-    use crate::component::End;
-    use crate::domain::event::{Envelope, IdOrigin, PayloadHash, TraceContext};
-    use crate::domain::ids::{EventId, EventType, Source, StreamKey};
-
-    /// A queue in memory, whose settles fail as a test says.
-    #[derive(Default)]
-    struct Queue {
-        waiting: VecDeque<Message>,
-        failures: VecDeque<StoreError>,
-        /// A batch that holds it is refused, unless it is set aside.
-        poison: Option<i64>,
-        /// Positions of each settled claim, and of its dead letters.
-        settled: Vec<(Vec<i64>, Vec<i64>)>,
-    }
-
-    #[derive(Clone, Default)]
-    struct Session(Arc<Mutex<Queue>>);
-
-    impl ListenerSession for Session {
-        fn claim(&mut self, max: usize, _wait: Duration, _stop: &Stop) -> Result<Claim> {
-            let queue = self.0.lock();
-            let messages: Vec<Message> = queue.waiting.iter().take(max).cloned().collect();
-            let drained = messages.len() < max;
-            Ok(Claim { messages, drained })
-        }
-
-        fn load(&mut self, processes: &[(TenantId, ProcessId)]) -> Result<Vec<Option<State>>> {
-            Ok(vec![None; processes.len()])
-        }
-
-        fn settle(&mut self, claim: Claim, change: Change, _now: Timestamp) -> Result<()> {
-            let mut queue = self.0.lock();
-            if let Some(error) = queue.failures.pop_front() {
-                return Err(error);
-            }
-            let applied: Vec<i64> = change.events.iter().map(|event| event.position).collect();
-            if queue.poison.is_some_and(|poison| applied.contains(&poison)) {
-                return Err(StoreError::Refused { call: "settle", source: "poison".into() });
-            }
-            for message in &claim.messages {
-                let first = queue.waiting.pop_front().map(|first| position(&first));
-                assert_eq!(first, Some(position(message)), "in the order of acceptance");
-            }
-            let letters = change.dead_letters.iter().map(|letter| letter.id).collect();
-            queue.settled.push((applied, letters));
-            Ok(())
-        }
-    }
-
-    fn event(position: i64, event_type: &str) -> Message {
-        let received_at = Timestamp::from_micros(1_000_000 * position);
-        Message::Event(Arc::new(Accepted {
-            position,
-            stream_seq: position.unsigned_abs(),
-            received_at,
-            ordered_at: received_at,
-            clock_skew: false,
-            envelope: Envelope {
-                tenant: TenantId::parse("acme").unwrap(),
-                event_id: EventId::parse(&format!("e{position}")).unwrap(),
-                id_origin: IdOrigin::Caller,
-                source: Source::parse("api").unwrap(),
-                event_type: EventType::parse(event_type).unwrap(),
-                stream: StreamKey::parse("a").unwrap(),
-                occurred_at: None,
-                schema_version: 1,
-                payload: "{}".into(),
-                key: None,
-                hash: PayloadHash([0; 32]),
-                trace: TraceContext { trace_id: [1; 16], parent_id: [0; 8], sampled: false },
-            },
-        }))
-    }
-
-    fn listener() -> Listener {
-        Listener {
-            policy: Policy {
-                timeout: Duration::from_secs(3600),
-                heartbeat_interval: Duration::from_secs(30),
-            },
-            clock: Arc::new(|| Timestamp::from_micros(60_000_000)),
-            backlog: Arc::new(|| (0, None)),
-            metrics: Arc::new(Metrics::new()),
-            watermark: Arc::new(Watermark::default()),
-            applied: None,
-            // Whoever tries again in a test wants the next attempt, not the pause before it.
-            retry_pause: Duration::ZERO,
-            unclear: Unclear::default(),
-            tracer: None,
-        }
-    }
-
-    /// A stop signal, given when the component that comes with it is stopped.
-    fn stop() -> (Component, Stop) {
-        let (ended, _names) = channel::unbounded();
-        let (sender, receiver) = channel::bounded(1);
-        let component = Component::start("holder", ended, move |stop: Stop| {
-            sender.send(stop.clone())?;
-            let channel: &Receiver<Infallible> = stop.channel();
-            let _closed = channel.recv();
-            Ok(())
-        });
-        (component.unwrap(), receiver.recv().unwrap())
-    }
-
-    fn busy() -> StoreError {
-        StoreError::Busy { call: "settle", source: "locked".into() }
-    }
-
-    #[test]
-    fn a_store_that_is_busy_gets_the_same_batch_again() {
-        let (_holder, stop) = stop();
-        let session = Session::default();
-        session.0.lock().waiting.extend([event(1, "Ordered"), event(2, "process.started")]);
-        session.0.lock().failures.extend([busy(), busy()]);
-        let mut listener = listener();
-        let (sender, told) = channel::unbounded();
-        listener.applied = Some(Box::new(move |events, _at| {
-            sender.send(events.len()).unwrap();
-        }));
-        let mut own = session.clone();
-        let passed = listener.pass(&mut own, Duration::ZERO, &stop, &mut Jitter::new(0)).unwrap();
-        assert_eq!(passed, Passed { settled: 2, drained: true });
-        assert_eq!(session.0.lock().settled, [(vec![1, 2], vec![])]);
-        assert_eq!(told.try_iter().collect::<Vec<_>>(), [2], "told once, after the commit");
-        assert_eq!(listener.watermark.get(), Some(Timestamp::from_micros(60_000_000)));
-    }
-
-    #[test]
-    fn one_poisoned_message_is_set_aside_and_the_others_are_applied() {
-        let (_holder, stop) = stop();
-        let session = Session::default();
-        session.0.lock().waiting.extend((1..=4).map(|position| event(position, "Ordered")));
-        session.0.lock().poison = Some(3);
-        let mut own = session.clone();
-        let mut listener = listener();
-        listener.pass(&mut own, Duration::ZERO, &stop, &mut Jitter::new(0)).unwrap();
-        let wanted: [(Vec<i64>, Vec<i64>); 4] =
-            [(vec![1], vec![]), (vec![2], vec![]), (vec![], vec![3]), (vec![4], vec![])];
-        assert_eq!(session.0.lock().settled, wanted);
-    }
-
-    #[test]
-    fn what_nobody_may_send_and_what_nobody_can_read_become_dead_letters() {
-        let (_holder, stop) = stop();
-        let session = Session::default();
-        let garbage =
-            Message::Undecodable { position: 2, bytes: vec![0xff], problem: "torn".into() };
-        session.0.lock().waiting.extend([event(1, "process.bogus"), garbage, event(3, "Ordered")]);
-        let mut own = session.clone();
-        listener().pass(&mut own, Duration::ZERO, &stop, &mut Jitter::new(0)).unwrap();
-        assert_eq!(session.0.lock().settled, [(vec![3], vec![1, 2])]);
-    }
-
-    #[test]
-    fn the_watermark_stands_still_while_a_backlog_is_left() {
-        let (_holder, stop) = stop();
-        let session = Session::default();
-        let full = i64::try_from(BATCH_MAX).unwrap();
-        session.0.lock().waiting.extend((1..=full).map(|position| event(position, "Ordered")));
-        let mut listener = listener();
-        let mut own = session.clone();
-        let mut pass = |listener: &mut Listener| {
-            listener.pass(&mut own, Duration::ZERO, &stop, &mut Jitter::new(0)).unwrap()
-        };
-        assert!(!pass(&mut listener).drained);
-        assert_eq!(listener.watermark.get(), None);
-        assert!(pass(&mut listener).drained);
-        assert!(listener.watermark.get().is_some());
-        listener.watermark.advance(Timestamp::from_micros(5));
-        assert_eq!(listener.watermark.get(), Some(Timestamp::from_micros(60_000_000)));
-    }
-
-    #[test]
-    fn a_listener_stops_in_the_middle_of_an_outage_and_fails_on_what_no_retry_can_mend() {
-        let soon = Duration::from_secs(10);
-        // So long that only a stop ends it.
-        let retry_pause = Duration::from_secs(3600);
-        let run = |failures: Vec<StoreError>| {
-            let session = Session::default();
-            session.0.lock().waiting.push_back(event(1, "Ordered"));
-            session.0.lock().failures.extend(failures);
-            let (ended, names) = channel::unbounded();
-            let listener = Listener { retry_pause, ..listener() };
-            (start(1, Box::new(session.clone()), listener, ended).unwrap(), names, session)
-        };
-        let (mut component, _names, session) = run(vec![busy()]);
-        component.stop();
-        assert!(matches!(component.join_by(Instant::now() + soon), End::Clean));
-        assert_eq!(session.0.lock().waiting.len(), 1, "nothing is lost");
-
-        let io = StoreError::Io { call: "settle", source: "disk".into() };
-        let (mut component, names, _session) = run(vec![io]);
-        assert_eq!(names.recv_timeout(soon).unwrap(), "listener-1");
-        assert!(matches!(component.join_by(Instant::now() + soon), End::Failed(_)));
-    }
-
-    #[test]
-    fn the_more_comes_the_longer_the_next_batch_gathers() {
-        assert_eq!(linger(0), LINGER_MIN);
-        assert_eq!(linger(50), LINGER_MIN + 50 * LINGER_PER_MESSAGE);
-        assert_eq!([linger(1000), linger(BATCH_MAX), linger(usize::MAX)], [LINGER_MAX; 3]);
-    }
-
-    #[test]
-    fn pauses_are_spread_between_half_and_whole() {
-        let mut jitter = Jitter::new(3);
-        let pause = Duration::from_secs(1);
-        let spread: Vec<Duration> = (0..100).map(|_| jitter.spread(pause)).collect();
-        assert!(spread.iter().all(|p| *p >= pause / 2 && *p <= pause));
-        assert!(spread.iter().any(|p| *p < pause * 6 / 10));
-        assert!(spread.iter().any(|p| *p > pause * 9 / 10));
-    }
-}
+mod tests;

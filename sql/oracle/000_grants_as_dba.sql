@@ -57,6 +57,10 @@ GRANT EXECUTE ON sys.dbms_aqadm TO &sentinel_owner.
 GRANT SELECT ON sys.v_$option TO &sentinel_owner.
 /
 
+-- What kind of session the service has: sentinel_svc.session_kind tells each session of itself and of no other.
+GRANT SELECT ON sys.v_$session TO &sentinel_owner.
+/
+
 GRANT CREATE SESSION TO &sentinel_service.
 /
 

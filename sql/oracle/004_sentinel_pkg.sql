@@ -226,6 +226,10 @@ CREATE OR REPLACE PACKAGE sentinel_svc AUTHID DEFINER AS
   -- Processes that are waited for and whose session is gone. Columns: tenant_id, process_id.
   PROCEDURE dead_sessions(p_max IN PLS_INTEGER, p_cur OUT SYS_REFCURSOR);
 
+  -- What the calling session is. One row, columns: server (DEDICATED, SHARED, POOLED, and so on) and failover_type (NONE,
+  -- SESSION, SELECT, TRANSACTION, AUTO). Without the owner's right on V_$SESSION it raises ORA-00942.
+  PROCEDURE session_kind(p_cur OUT SYS_REFCURSOR);
+
   -- Drops the partitions of EVENTS or PROCESS_LOGS that hold nothing newer than p_before. DDL: it commits.
   PROCEDURE drop_partitions(p_table_name IN VARCHAR2, p_before IN TIMESTAMP, p_dropped OUT PLS_INTEGER);
 END sentinel_svc;
@@ -1394,6 +1398,13 @@ CREATE OR REPLACE PACKAGE BODY sentinel_svc AS
         FROM TABLE(l_dead) d
        ORDER BY d.tenant_id, d.process_id;
   END dead_sessions;
+
+  PROCEDURE session_kind(p_cur OUT SYS_REFCURSOR) IS
+  BEGIN
+    -- As text, so that the package compiles where the right has not been given yet.
+    OPEN p_cur FOR q'[SELECT server, failover_type
+      FROM sys.v_$session WHERE sid = TO_NUMBER(SYS_CONTEXT('USERENV', 'SID'))]';
+  END session_kind;
 
   PROCEDURE drop_partitions(p_table_name IN VARCHAR2, p_before IN TIMESTAMP, p_dropped OUT PLS_INTEGER) IS
     l_end TIMESTAMP(6);

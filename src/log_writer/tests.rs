@@ -23,6 +23,8 @@ struct Script {
     batches: Vec<Vec<String>>,
     /// Refuses every batch that holds this message.
     poison: Option<&'static str>,
+    /// Fails for no known reason for every batch that holds this message.
+    unclear: Option<&'static str>,
 }
 
 #[derive(Clone, Default)]
@@ -36,6 +38,9 @@ impl LogSession for FakeSession {
         }
         if rows.iter().any(|row| Some(&*row.message) == script.poison) {
             return Err(StoreError::Refused { call: "write logs", source: "poison".into() });
+        }
+        if rows.iter().any(|row| Some(&*row.message) == script.unclear) {
+            return Err(StoreError::Unclear { call: "write logs", source: "ORA-00600".into() });
         }
         script.batches.push(rows.iter().map(|row| row.message.to_string()).collect());
         Ok(())
@@ -263,6 +268,25 @@ fn while_the_disk_is_nearly_full_rows_are_shed_and_counted() {
     bench.ask(2, &["d"]);
     bench.pass();
     assert_eq!(bench.batches(), [["d"]]);
+}
+
+#[test]
+fn a_posting_that_fails_for_no_known_reason_is_lost_only_where_others_are_written() {
+    let mut bench = Bench::new(10);
+    bench.store.0.lock().unclear = Some("bad");
+    bench.ask(1, &["a"]);
+    bench.ask(2, &["bad", "b"]);
+    bench.ask(3, &["c"]);
+    bench.pass();
+    assert_eq!(bench.batches(), [["a"], ["c"]]);
+    let refused = format!("2: {REFUSED}");
+    assert_eq!(bench.answers(), ["1: 1 logged", &refused, "3: 1 logged"]);
+    // Where nothing is written, all of it is kept.
+    bench.ask(4, &["bad"]);
+    bench.pass();
+    assert_eq!(bench.batches().len(), 2);
+    assert_eq!(bench.answers(), Vec::<String>::new());
+    assert!(!bench.writer.is_empty());
 }
 
 #[test]

@@ -1,12 +1,20 @@
-//! What only a database can show: the Oracle store against a server. This module runs where an address is given in
-//! `SENTINEL_TEST_ORACLE_DSN` (with `SENTINEL_TEST_ORACLE_USER` and `SENTINEL_TEST_ORACLE_PASSWORD`, or a wallet), on
-//! a schema that `sentinel migrate` has made; else it says that it is skipped, and fails if
-//! `SENTINEL_TEST_REQUIRE_ORACLE` is 1.
+//! What only a database can show: the Oracle store against a server, and the server against what the store relies on.
+//! This module runs where an address is given in `SENTINEL_TEST_ORACLE_DSN` (with `SENTINEL_TEST_ORACLE_USER` and
+//! `SENTINEL_TEST_ORACLE_PASSWORD`, or a wallet), on a schema that `sentinel migrate` has made. Without an address it
+//! runs on the stand-in, and says of each test that only a server can pass that it is skipped; with
+//! `SENTINEL_TEST_REQUIRE_ORACLE=1` a missing address is a failure.
+//!
+//! Further settings: `SENTINEL_TEST_ORACLE_OWNER`, the schema; `SENTINEL_TEST_ORACLE_PRODUCER`, a user that may call the
+//! package; both with the same password. `SENTINEL_TEST_ORACLE_ROW_SECURITY=1` says that 005 was run.
 //!
 //! Every test works with a tenant of its own, so that they need no empty schema.
 
+mod server;
+
+use std::collections::BTreeMap;
 use std::env;
 use std::io::Write;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
@@ -19,10 +27,11 @@ use sentinel::domain::ids::{
 use sentinel::domain::log_row::{Level, LogRow};
 use sentinel::domain::process::{Policy, State, Status};
 use sentinel::store::oracle::address::{Address, Given, Secret};
-use sentinel::store::oracle::{Oracle, Settings};
+use sentinel::store::oracle::{Oracle, Settings, migrate};
 use sentinel::store::{LogFilter, Message, Page, Store};
 
 use crate::harness::{PATIENCE, stop};
+use crate::oracle_standin::{self, Standin};
 
 const POLICY: Policy =
     Policy { timeout: Duration::from_secs(3600), heartbeat_interval: Duration::from_secs(30) };
@@ -30,43 +39,182 @@ const POLICY: Policy =
 /// Listeners take whatever is in the queue, so one test has it at a time.
 static QUEUE: Mutex<()> = Mutex::new(());
 
-struct Site {
-    store: Oracle,
-    tenant: TenantId,
-    _queue: MutexGuard<'static, ()>,
+/// What the tests talk to.
+struct Place {
+    target: String,
+    user: Option<String>,
+    password: Option<String>,
+    /// The schema.
+    owner: String,
+    client_lib_dir: Option<std::path::PathBuf>,
+    /// None: it is a server.
+    standin: Option<Standin>,
 }
 
-/// The store of the address that is given. None: there is none, and that was said.
-fn site() -> Option<Site> {
-    let Ok(target) = env::var("SENTINEL_TEST_ORACLE_DSN") else {
+/// The address that is given, or the stand-in. None: neither is to be had, and that was said.
+fn place() -> Option<&'static Place> {
+    static PLACE: OnceLock<Option<Place>> = OnceLock::new();
+    let place = PLACE.get_or_init(|| {
+        if let Ok(target) = env::var("SENTINEL_TEST_ORACLE_DSN") {
+            return Some(Place {
+                target,
+                user: env::var("SENTINEL_TEST_ORACLE_USER").ok(),
+                password: env::var("SENTINEL_TEST_ORACLE_PASSWORD").ok(),
+                owner: env::var("SENTINEL_TEST_ORACLE_OWNER")
+                    .unwrap_or_else(|_| "SENTINEL".to_string()),
+                client_lib_dir: env::var_os("ORACLE_CLIENT_LIB_DIR").map(Into::into),
+                standin: None,
+            });
+        }
         let required = env::var("SENTINEL_TEST_REQUIRE_ORACLE").is_ok_and(|value| value == "1");
         assert!(
             !required,
             "SENTINEL_TEST_REQUIRE_ORACLE is 1 and SENTINEL_TEST_ORACLE_DSN is not set"
         );
-        let _ = writeln!(
-            std::io::stderr(),
-            "SKIPPED: the live tests of the Oracle store: SENTINEL_TEST_ORACLE_DSN is not set"
-        );
+        let standin = oracle_standin::start()?;
+        let place = Place {
+            target: standin.connect_string.clone(),
+            user: Some("SENTINEL".to_string()),
+            password: Some("any".to_string()),
+            owner: "SENTINEL".to_string(),
+            client_lib_dir: Some(standin.library.clone()),
+            standin: Some(standin),
+        };
+        migrate::run(&Settings::new(place.address()), &BTreeMap::new(), false)
+            .expect("the schema is made");
+        Some(place)
+    });
+    place.as_ref()
+}
+
+impl Place {
+    /// A session that knows nothing of the store, for a user.
+    fn raw(&self, user: &str) -> oracle::Connection {
+        let password = self.password.as_deref().expect("a password for every user");
+        let connection = oracle::Connection::connect(user, password, &self.target);
+        let connection = connection.expect("a session");
+        let schema = format!("ALTER SESSION SET CURRENT_SCHEMA = {}", self.owner);
+        connection.execute(&schema, &[]).expect("the schema is named");
+        connection
+    }
+
+    fn address(&self) -> Address {
+        let given = Given {
+            target: Some(self.target.clone()),
+            user: self.user.clone(),
+            password: self.password.clone().map(Secret::new),
+            client_lib_dir: self.client_lib_dir.clone(),
+            ..Given::default()
+        };
+        Address::from_settings(&given).expect("an address")
+    }
+}
+
+/// The schema of the server with nothing in it, which nobody else uses meanwhile.
+pub(crate) struct Empty {
+    place: &'static Place,
+    _queue: MutexGuard<'static, ()>,
+}
+
+/// Empties the schema of the server that is named. None: none is, which the live tests say.
+pub(crate) fn empty() -> Option<Empty> {
+    let as_server = env::var_os("SENTINEL_TEST_STANDIN_AS_SERVER").is_some();
+    if env::var_os("SENTINEL_TEST_ORACLE_DSN").is_none() && !as_server {
         return None;
-    };
-    let given = Given {
-        target: Some(target),
-        user: env::var("SENTINEL_TEST_ORACLE_USER").ok(),
-        password: env::var("SENTINEL_TEST_ORACLE_PASSWORD").ok().map(Secret::new),
-        client_lib_dir: env::var_os("ORACLE_CLIENT_LIB_DIR").map(Into::into),
-        ..Given::default()
-    };
-    let address = Address::from_settings(&given).expect("an address");
-    let schema = env::var("SENTINEL_TEST_ORACLE_OWNER").unwrap_or_else(|_| "SENTINEL".to_string());
+    }
+    let place = place()?;
+    let empty = Empty { place, _queue: QUEUE.lock() };
+    empty.clear();
+    Some(empty)
+}
+
+impl Empty {
+    pub(crate) fn settings(&self) -> Settings {
+        Settings { schema: self.place.owner.clone(), ..Settings::new(self.place.address()) }
+    }
+
+    fn clear(&self) {
+        // Loads the client library.
+        drop(Oracle::open(self.settings()).expect("the store opens"));
+        let connection = self.place.raw(self.place.user.as_deref().expect("a user"));
+        for table in [
+            "process_registry",
+            "process_live_status",
+            "process_runs",
+            "process_history",
+            "process_logs",
+            "events",
+            "idempotency",
+            "event_identity",
+            "stream_counter",
+            "stream_state",
+            "dead_letter",
+        ] {
+            connection.execute(&format!("DELETE FROM {table}"), &[]).expect("rows go");
+        }
+        connection.commit().expect("rows are gone");
+        match &self.place.standin {
+            Some(standin) => {
+                standin.sql("DELETE FROM standin.message; DELETE FROM standin.attempt");
+            }
+            None => {
+                let owner = &self.place.owner;
+                let block = format!(
+                    "DECLARE o DBMS_AQADM.AQ$_PURGE_OPTIONS_T; BEGIN DBMS_AQADM.PURGE_QUEUE_TABLE(\
+                     queue_table => '{owner}.SENTINEL_QUEUE_TAB', purge_condition => NULL, purge_options => o); END;"
+                );
+                self.place.raw(owner).execute(&block, &[]).expect("messages go");
+            }
+        }
+    }
+}
+
+struct Site {
+    place: &'static Place,
+    store: Oracle,
+    tenant: TenantId,
+    _queue: MutexGuard<'static, ()>,
+}
+
+/// The store of the place that there is.
+fn site() -> Option<Site> {
+    let place = place()?;
     let queue = QUEUE.lock();
-    let store =
-        Oracle::open(Settings { schema, ..Settings::new(address) }).expect("the store opens");
+    let settings = Settings { schema: place.owner.clone(), ..Settings::new(place.address()) };
+    let store = Oracle::open(settings).expect("the store opens");
     let tenant = format!("t{}", uuid::Uuid::now_v7().simple());
-    Some(Site { store, tenant: TenantId::parse(&tenant).unwrap(), _queue: queue })
+    Some(Site { place, store, tenant: TenantId::parse(&tenant).unwrap(), _queue: queue })
+}
+
+/// The same, for what only a server can show.
+fn server(what: &str) -> Option<Site> {
+    let site = site()?;
+    if site.place.standin.is_some() {
+        let line = format!("SKIPPED: {what}: SENTINEL_TEST_ORACLE_DSN names no server\n");
+        let _ = std::io::stderr().write_all(line.as_bytes());
+        return None;
+    }
+    Some(site)
 }
 
 impl Site {
+    /// Lets time pass for the queue: on a server by itself, while a claim waits.
+    fn let_pass(&self, pause: Duration) {
+        if let Some(standin) = &self.place.standin {
+            standin.forward(pause);
+        }
+    }
+
+    /// A session that knows nothing of the store, for a user.
+    fn raw(&self, user: &str) -> oracle::Connection {
+        self.place.raw(user)
+    }
+
+    /// The same for the user of the service.
+    fn raw_service(&self) -> oracle::Connection {
+        self.raw(self.place.user.as_deref().expect("a user"))
+    }
+
     fn envelope(&self, stream: &str, event_type: &str, payload: &str) -> Envelope {
         let id = uuid::Uuid::now_v7();
         let mut hash = [0; 32];
@@ -205,6 +353,7 @@ fn what_a_lost_listener_held_is_applied_once_by_another() {
     let mut applied = 0;
     // They come back after the queue's retry delay.
     while applied < 5 && began.elapsed() < PATIENCE {
+        site.let_pass(Duration::from_secs(1));
         applied += site.apply();
     }
     assert_eq!(applied, 5);

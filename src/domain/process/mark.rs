@@ -70,7 +70,7 @@ pub struct Ending {
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Judgement {
     pub last_life_at: Option<Timestamp>,
-    /// None: no deadline had passed, but the session of the database that started it was gone.
+    /// None beside a watermark: no deadline had passed, but the session of the database that started it was gone.
     pub deadline_at: Option<Timestamp>,
     pub watermark: Option<Timestamp>,
     pub instance: Option<Text>,

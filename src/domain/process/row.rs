@@ -253,7 +253,7 @@ fn error(end: &End) -> Option<String> {
 fn reason(judged: &Judged) -> String {
     let judgement = &judged.judgement;
     let mut words = String::new();
-    if judgement.deadline_at.is_none() {
+    if judgement.deadline_at.is_none() && judgement.watermark.is_some() {
         words.push_str("the database session that started it is gone; ");
     }
     // Writing to a string cannot fail.

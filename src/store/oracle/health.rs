@@ -30,6 +30,8 @@ pub(super) struct QueueState {
 /// Shared by all sessions of a store.
 pub(super) struct Health {
     clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
+    /// False: the offset stays 0.
+    compares_clocks: bool,
     /// Microseconds that the clock of the database is ahead of ours.
     offset_us: AtomicI64,
     refused: Mutex<Option<&'static str>>,
@@ -42,11 +44,18 @@ impl Health {
     pub(super) fn new(clock: Arc<dyn Fn() -> Timestamp + Send + Sync>) -> Self {
         Self {
             clock,
+            compares_clocks: true,
             offset_us: AtomicI64::new(0),
             refused: Mutex::new(None),
             queue: Mutex::new(None),
             dequeued_at: Mutex::new(None),
         }
+    }
+
+    /// The same, which goes by our own clock where `compares_clocks` is false.
+    #[must_use]
+    pub(super) fn comparing_clocks(self, compares_clocks: bool) -> Self {
+        Self { compares_clocks, ..self }
     }
 
     /// The clock of the database, as far as it was last compared with ours (law 4).
@@ -57,6 +66,9 @@ impl Health {
 
     /// Notes what the database's clock said between two looks at ours.
     pub(super) fn compare_clocks(&self, theirs: Timestamp, before: Timestamp, after: Timestamp) {
+        if !self.compares_clocks {
+            return;
+        }
         let ours = before.micros().midpoint(after.micros());
         self.offset_us.store(theirs.micros().saturating_sub(ours), Ordering::Relaxed);
     }
@@ -144,6 +156,9 @@ mod tests {
         health.compare_clocks(Timestamp::from_micros(1200), before, after);
         assert_eq!(health.offset_us(), 1000);
         assert_eq!(health.now(), Timestamp::from_micros(1_001_000));
+        let own = self::health().comparing_clocks(false);
+        own.compare_clocks(Timestamp::from_micros(1200), before, after);
+        assert_eq!(own.now(), Timestamp::from_micros(1_000_000));
     }
 
     #[test]

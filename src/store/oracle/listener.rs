@@ -179,6 +179,10 @@ impl Listener {
             log::warn!(messages = found.len(); "taken from the exception queue, to be applied");
         }
         self.drained = drained && self.lost_at.is_none_or(|at| at.elapsed() >= SHADOW);
+        if found.is_empty() && self.drained {
+            // Whatever failed here was applied by somebody else meanwhile.
+            self.session.went_well();
+        }
         self.generation = self.session.generation();
         if swept && found.len() == max.min(SWEEP_MAX) {
             // There may be more, which need not wait for another minute.

@@ -56,7 +56,11 @@ impl LogSession for Writer {
             let (class, words) = (error.class, error.text.clone());
             return Err(self.session.fail_as(CALL, class, &words));
         }
-        connection.commit().map_err(|error| self.session.fail(CALL, &error))
+        if let Err(error) = connection.commit() {
+            return Err(self.session.fail(CALL, &error));
+        }
+        self.session.went_well();
+        Ok(())
     }
 }
 

@@ -68,6 +68,8 @@ pub struct Settings {
     /// How long keys and event ids are remembered.
     pub idempotency: Duration,
     pub clock: Clock,
+    /// Whether the clock of the database is the store's clock (law 4). False: ours is, for tests that move it by hand.
+    pub compares_clocks: bool,
 }
 
 impl Settings {
@@ -86,6 +88,7 @@ impl Settings {
                 Timestamp::default()
                     .plus(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
             }),
+            compares_clocks: true,
         }
     }
 }
@@ -100,6 +103,8 @@ pub struct Oracle {
     settings: Settings,
     client: String,
     listeners: Mutex<usize>,
+    /// What is wrong with the kind of sessions that the address leads to.
+    misfits: Vec<String>,
 }
 
 impl Oracle {
@@ -117,7 +122,8 @@ impl Oracle {
             settings.care.clone(),
             settings.schema.clone(),
         ));
-        let health = Arc::new(Health::new(Arc::clone(&settings.clock)));
+        let health = Health::new(Arc::clone(&settings.clock));
+        let health = Arc::new(health.comparing_clocks(settings.compares_clocks));
         let failed = |error: oracle::Error| {
             let told = errors::classify(CALL, &error);
             if errors::class_of(&error).needs_mending() { session::unreachable(told) } else { told }
@@ -134,6 +140,10 @@ impl Oracle {
         let unfit = session::unfit(&connection).map_err(failed)?;
         if let Some(problem) = unfit.into_iter().next() {
             return Err(StoreError::Unreachable { call: CALL, source: problem.into() });
+        }
+        let misfits = session::misfits(&connection).map_err(failed)?;
+        for problem in &misfits {
+            log::error!(database:% = settings.address.display(); "{problem}");
         }
         keeper::compare_clocks(&connection, &health).map_err(failed)?;
         if let Some(queue) = keeper::main_queue(&connection).map_err(failed)? {
@@ -154,7 +164,7 @@ impl Oracle {
             database:% = settings.address.display(), client = client.as_str();
             "the database is {}", database.version.lock().as_deref().unwrap_or("of unknown version")
         );
-        Ok(Self { database, health, settings, client, listeners: Mutex::new(0) })
+        Ok(Self { database, health, settings, client, listeners: Mutex::new(0), misfits })
     }
 
     fn session(&self, role: &'static str) -> Session {
@@ -239,6 +249,12 @@ impl Store for Oracle {
                 self.client
             ),
         }];
+        lines.extend(self.misfits.iter().map(|problem| Condition {
+            name: "address".to_string(),
+            fine: false,
+            vital: false,
+            detail: problem.clone(),
+        }));
         lines.extend(self.health.queue().map(queue_condition));
         lines.push(dequeue_condition(self.health.dequeued_at().map(|at| at.elapsed())));
         lines.extend(self.database.sessions.lock().iter().filter_map(session_condition));

@@ -586,6 +586,49 @@ pub(super) fn unfit(connection: &Connection) -> oracle::Result<Vec<String>> {
     Ok(problems)
 }
 
+/// What kind of session an alias has led to, where that would break the service: in a descriptor it can be read
+/// ([`super::address::unfit`]), behind an alias only the session itself knows.
+pub(super) fn misfits(connection: &Connection) -> oracle::Result<Vec<String>> {
+    let asked = bind::call_for_rows(
+        connection,
+        &text(statement!("session_kind"), &[]),
+        &[Bind::Cursor],
+        |row| Ok((bind::text(row, "SERVER")?, bind::text(row, "FAILOVER_TYPE")?)),
+    );
+    match asked {
+        Ok(kinds) => {
+            Ok(kinds.iter().flat_map(|(server, failover)| misfits_of(server, failover)).collect())
+        }
+        // An older schema, or the owner has no right to look.
+        Err(error) if errors::class_of(&error) == Class::Missing => {
+            let words = errors::clean(&error.to_string());
+            log::warn!(
+                "nobody can say what kind of sessions these are, see 000_grants_as_dba.sql: {words}"
+            );
+            Ok(Vec::new())
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn misfits_of(server: &str, failover: &str) -> Vec<String> {
+    let mut problems = Vec::new();
+    if server == "POOLED" {
+        problems.push(
+            "the sessions come from a pool of the database (SERVER=POOLED), which others have used before; name a \
+             dedicated server in tnsnames.ora"
+                .to_string(),
+        );
+    }
+    if !matches!(failover, "NONE" | "") {
+        problems.push(format!(
+            "the sessions are failed over behind our back (failover type {failover}), without what they were told at \
+             their start; remove FAILOVER_MODE from tnsnames.ora and failover_type from the database service"
+        ));
+    }
+    problems
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -597,6 +640,17 @@ mod tests {
         assert!(statements.iter().any(|text| text.contains("DISABLE PARALLEL DML")));
         assert!(statements.iter().any(|text| text.ends_with("CURRENT_SCHEMA = SENTINEL")));
         assert_eq!(set_up("").len(), 4);
+    }
+
+    #[test]
+    fn what_an_alias_hides_is_named() {
+        assert_eq!(misfits_of("DEDICATED", "NONE"), [""; 0]);
+        assert_eq!(misfits_of("SHARED", ""), [""; 0]);
+        assert!(misfits_of("POOLED", "NONE")[0].contains("SERVER=POOLED"));
+        for failover in ["SESSION", "SELECT", "TRANSACTION", "AUTO"] {
+            assert!(misfits_of("DEDICATED", failover)[0].contains(failover));
+        }
+        assert_eq!(misfits_of("POOLED", "SELECT").len(), 2);
     }
 
     #[test]

@@ -80,6 +80,7 @@ impl Reaping {
 fn standin(site: &Site) -> Option<Arc<Standin>> {
     match &site.place {
         Place::Service(standin) => Some(Arc::clone(standin)),
+        Place::Server(_) => None,
         Place::Folder(_) => {
             // It knows of no sessions, and says so.
             let mut keeper = site.store.keeper().unwrap();

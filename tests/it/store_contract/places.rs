@@ -13,17 +13,24 @@ use tempfile::TempDir;
 
 use super::{POLICY, WINDOW};
 use crate::harness::HandClock;
+use crate::oracle_live;
 use crate::oracle_migrate;
 use crate::oracle_standin::Standin;
 
 /// The backends that every clause is held against.
-pub(super) const BACKENDS: [Backend; 2] = [
+pub(super) const BACKENDS: [Backend; 3] = [
     Backend { name: "SQLite", differs: &Differs::IN_NOTHING, place: a_folder, open: open_sqlite },
     Backend {
         name: "Oracle (stand-in)",
         differs: &Differs::OF_ORACLE,
         place: a_service,
         open: open_oracle,
+    },
+    Backend {
+        name: "Oracle (server)",
+        differs: &Differs::OF_A_SERVER,
+        place: a_server,
+        open: open_server,
     },
 ];
 
@@ -63,6 +70,8 @@ pub(super) struct Differs {
     pub(super) lines_settle_after: Duration,
     /// Several instances work on it at once, and each tails what the others commit.
     pub(super) is_shared: bool,
+    /// Its own clock cannot be moved: what waits in its queue is given back, and told how old it is, in real time.
+    pub(super) has_its_own_time: bool,
 }
 
 impl Differs {
@@ -77,6 +86,7 @@ impl Differs {
         sweeps_rows: 0,
         lines_settle_after: Duration::ZERO,
         is_shared: false,
+        has_its_own_time: false,
     };
 
     const OF_ORACLE: Self = Self {
@@ -90,13 +100,18 @@ impl Differs {
         sweeps_rows: 5000,
         lines_settle_after: Duration::from_secs(3),
         is_shared: true,
+        has_its_own_time: false,
     };
+
+    const OF_A_SERVER: Self = Self { has_its_own_time: true, ..Self::OF_ORACLE };
 }
 
 /// Where one store lives.
 pub(super) enum Place {
     Folder(TempDir),
     Service(Arc<Standin>),
+    /// The schema of a server, emptied, and nobody else in it.
+    Server(oracle_live::Empty),
 }
 
 fn a_folder() -> Option<Place> {
@@ -152,6 +167,24 @@ fn open_oracle(place: &Place, clock: &HandClock) -> Box<dyn Store> {
             now
         }),
         ..oracle::Settings::new(address(standin))
+    };
+    Box::new(Oracle::open(settings).expect("the store opens"))
+}
+
+/// The server that is named, with an empty schema.
+fn a_server() -> Option<Place> {
+    oracle_live::empty().map(Place::Server)
+}
+
+fn open_server(place: &Place, clock: &HandClock) -> Box<dyn Store> {
+    let Place::Server(empty) = place else { panic!("it is a server") };
+    let settings = oracle::Settings {
+        policy: POLICY,
+        idempotency: WINDOW,
+        clock: clock.as_clock(),
+        // Its clock cannot be moved by hand, and ours is.
+        compares_clocks: false,
+        ..empty.settings()
     };
     Box::new(Oracle::open(settings).expect("the store opens"))
 }

@@ -54,7 +54,7 @@ fn looks(mut session: Box<dyn KeeperSession>) -> Component {
 fn standin(site: &Site) -> Option<Arc<Standin>> {
     match &site.place {
         Place::Service(standin) => Some(Arc::clone(standin)),
-        Place::Folder(_) => None,
+        Place::Folder(_) | Place::Server(_) => None,
     }
 }
 

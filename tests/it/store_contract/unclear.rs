@@ -34,7 +34,7 @@ fn mend(standin: &Standin, table: &str) {
 fn standin(site: &Site) -> Option<Arc<Standin>> {
     match &site.place {
         Place::Service(standin) => Some(Arc::clone(standin)),
-        Place::Folder(_) => None,
+        Place::Folder(_) | Place::Server(_) => None,
     }
 }
 

@@ -2,8 +2,9 @@
 //! reader against both.
 
 use sentinel::domain::process::Status;
-use sentinel::store::{DeadLetterFilter, EventFilter, LogFilter, ProcessFilter};
+use sentinel::store::{Condition, DeadLetterFilter, EventFilter, LogFilter, ProcessFilter};
 
+use super::places::Place;
 use super::{Site, acme, each, first, key, process, tenant};
 
 #[test]
@@ -177,5 +178,29 @@ fn two_tenants_never_see_each_other_through_any_question() {
         let logs = site.reader.logs(&other, &p, &LogFilter::default(), &first(9)).unwrap();
         assert_eq!(logs.unwrap().rows, []);
         assert_eq!(site.status("p").unwrap().row.status, Status::Completed);
+    });
+}
+
+#[test]
+fn what_an_alias_hides_about_its_sessions_is_a_condition_that_is_not_fine() {
+    each(|site| {
+        let of_address = |line: &Condition| line.name == "address";
+        let first = site.store.condition().into_iter().filter(of_address).collect::<Vec<_>>();
+        assert_eq!(first, []);
+        let Place::Service(standin) = &site.place else { return };
+        let named = |site: &Site| {
+            let store = (site.backend.open)(&site.place, &site.clock);
+            store.condition().into_iter().filter(of_address).collect::<Vec<_>>()
+        };
+        standin.sql("UPDATE standin.session_kind SET server = 'POOLED', failover_type = 'SELECT'");
+        let found = named(site);
+        assert_eq!(found.len(), 2, "{found:?}");
+        assert!(found.iter().all(|line| !line.fine && !line.vital));
+        assert!(found[0].detail.contains("POOLED") && found[1].detail.contains("SELECT"));
+        // An older schema knows no such question, which is no reason to stay away.
+        let refusal = standin.inject("on=OCIStmtExecute text=session_kind do=ora:6550");
+        assert_eq!(named(site), []);
+        assert_eq!(standin.hits(&refusal), 1);
+        standin.mend(&refusal);
     });
 }

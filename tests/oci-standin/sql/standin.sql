@@ -179,6 +179,10 @@ CREATE FUNCTION standin.attempted(bigint[]) RETURNS void LANGUAGE sql AS $$
 -- Sessions of other people's PL/SQL that a test lets live; all others are dead.
 CREATE TABLE standin.living_session (session_id varchar(64) PRIMARY KEY);
 
+-- What every session says of itself.
+CREATE TABLE standin.session_kind (server varchar(9), failover_type varchar(13));
+INSERT INTO standin.session_kind VALUES ('DEDICATED', 'NONE');
+
 CREATE FUNCTION standin.told() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
   NOTIFY standin_message;

@@ -45,6 +45,8 @@ const DEAD_SESSIONS: &str = "SELECT tenant_id, process_id FROM process_live_stat
     AND NOT EXISTS (SELECT 1 FROM standin.living_session l WHERE l.session_id = p.session_id) \
     ORDER BY tenant_id, process_id LIMIT $1::integer";
 
+const SESSION_KIND: &str = "SELECT server, failover_type FROM standin.session_kind";
+
 const SET_TENANT: &str = "SELECT set_config('standin.tenant_id', COALESCE($1, ''), false), \
     set_config('standin.client_identifier', COALESCE($1, ''), false)";
 
@@ -87,6 +89,10 @@ fn procedure(work: &Work<'_>, name: &str, arguments: &Arguments) -> Result<()> {
             let [max, cursor] = named(arguments, ["p_max", "p_cur"])?;
             let max = value(work, max)?;
             answer(work, cursor, DEAD_SESSIONS, &[NUMERIC], vec![max])
+        }
+        "sentinel_svc.session_kind" => {
+            let [cursor] = named(arguments, ["p_cur"])?;
+            answer(work, cursor, SESSION_KIND, &[], Vec::new())
         }
         "sentinel_svc.drop_partitions" => {
             let [_, _, dropped] = named(arguments, ["p_table_name", "p_before", "p_dropped"])?;

@@ -243,7 +243,10 @@ impl Intake {
             let connection = self.session.ready(CALL)?;
             attempt += 1;
             let stop = match run(connection, batch, now, self.window) {
-                Ok(verdicts) => return Ok(verdicts),
+                Ok(verdicts) => {
+                    self.session.went_well();
+                    return Ok(verdicts);
+                }
                 Err(stop) => stop,
             };
             let error = match stop {
