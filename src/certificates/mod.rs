@@ -212,6 +212,12 @@ fn certified(
     }
 }
 
+/// Subject and times of every certificate in `pem` that can be read; keys and anything else are passed over.
+pub fn validities(pem: &[u8]) -> Vec<(String, Validity)> {
+    let read = CertificateDer::pem_slice_iter(pem).filter_map(Result::ok);
+    read.filter_map(|der| Some((x509::subject(&der), Validity::of(&der)?))).collect()
+}
+
 /// A certificate of our own and its key, for commands that must show one.
 pub struct ClientPair {
     pub chain: Vec<CertificateDer<'static>>,

@@ -92,9 +92,11 @@ impl Postgres {
         let server = Self { folder, library: lib, user, programs, _keeper: keeper };
         server.wait();
         server.sql("postgres", "CREATE DATABASE template_standin");
-        let source = root().join(SOURCE).join("sql/standin.sql");
-        let text = fs::read_to_string(source).expect("the stand-in's own SQL");
-        server.sql("template_standin", &text);
+        for file in ["sql/standin.sql", "sql/dictionary.sql"] {
+            let source = root().join(SOURCE).join(file);
+            let text = fs::read_to_string(source).expect("the stand-in's own SQL");
+            server.sql("template_standin", &text);
+        }
         Ok(server)
     }
 

@@ -31,7 +31,7 @@ use keyring::{Asked, Keyring};
 use keys::{Expectations, KeySet};
 
 use crate::certificates::PeerCertificate;
-use crate::config::{Config, DefaultRole, Mode};
+use crate::config::{Config, DefaultRole, Mode, Provider};
 
 /// A longer token is refused before anything in it is read.
 pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
@@ -57,6 +57,19 @@ pub enum AuthError {
     /// Not an answer: newer keys are on their way, and a worker should wait for them.
     #[error("newer keys of the identity provider are on their way")]
     Retry,
+}
+
+/// Asks `provider` for its keys once, as the service does, and says how many of them can be used: for `doctor`.
+///
+/// # Errors
+/// When there is no answer, it is no key set, or none of its keys can be used.
+pub fn usable_keys(provider: &Provider) -> anyhow::Result<usize> {
+    let document = WebSource::new(provider)?.fetch()?;
+    let expected = Expectations {
+        issuer: provider.issuer.as_str().to_string(),
+        audience: provider.audience.clone(),
+    };
+    Ok(KeySet::parse(&document, &expected)?.len())
 }
 
 /// Verifies tokens. One for the whole service, shared by all loops and workers.

@@ -4,17 +4,49 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use rustix::fs::statvfs;
 
-use super::connection::{open_reader, quick_check};
+use super::connection::{classify, open_reader, quick_check};
 use super::{Settings, log, schema, snapshot};
-use crate::store::doctor::Finding;
+use crate::domain::time::Timestamp;
+use crate::store::doctor::{Check, Finding};
 use crate::store::{Result, StoreError};
 
+const FOLDER: Check = Check::new(
+    "folder",
+    "whoever may read or write the folder may read and forge everything in it",
+);
+const LOCK: Check = Check::new("lock", "one instance holds the folder; a second one is refused");
+const SPACE: Check = Check::new("space", "without room log rows and then events are refused");
 /// The three files of the store.
-const FILES: [&str; 3] = ["events.db", "logs.db", "log.db"];
+const FILES: [Check; 3] = [
+    Check::new(
+        "events.db",
+        "it holds everything derived; a damaged page ends the service at the next read of it",
+    ),
+    Check::new("logs.db", "it holds the log rows, and nothing can make them anew"),
+    Check::new("log.db", "it holds every accepted event, and is what everything else is made from"),
+];
+const SCHEMA: Check = Check::new(
+    "schema",
+    "a program and files of different releases misunderstand each other's rows",
+);
+const SNAPSHOT: Check = Check::new(
+    "snapshot",
+    "a damaged events.db is made anew from the newest one, and else from all of the log",
+);
+const BACKLOG: Check = Check::new(
+    "backlog",
+    "what is accepted and not applied is kept, but lists and streams are behind",
+);
+const NEWEST: Check = Check::new(
+    "newest event",
+    "a clock that was set back dates new events before old ones, and deadlines come late by as much",
+);
+/// Clocks of the machine are stepped by less than this.
+const AHEAD_MAX: Duration = Duration::from_secs(60);
 /// More that is accepted and not applied than this is no passing burst: a listener applies thousands a second.
 const BACKLOG_MAX: i64 = 100_000;
 
@@ -22,10 +54,12 @@ const BACKLOG_MAX: i64 = 100_000;
 pub fn examine(settings: &Settings) -> Vec<Finding> {
     let folder = &settings.folder;
     let Ok(metadata) = fs::metadata(folder) else {
-        return vec![Finding::unknown(
-            "folder",
-            format!("{} is not there yet: the first start makes it", folder.display()),
-        )];
+        return vec![
+            FOLDER.unknown(format!(
+                "{} is not there yet: the first start makes it",
+                folder.display()
+            )),
+        ];
     };
     let own = rustix::process::geteuid().as_raw();
     let mut findings = vec![
@@ -33,56 +67,56 @@ pub fn examine(settings: &Settings) -> Vec<Finding> {
         judge_lock(holder(&folder.join("sentinel.lock"))),
         judge_space(folder, free_bytes(folder), settings.min_free_bytes),
     ];
-    findings.extend(FILES.map(|name| judge_file(name, &folder.join(name), whole(folder, name))));
+    findings.extend(
+        FILES.map(|check| judge_file(check, &folder.join(check.name), whole(folder, check.name))),
+    );
     findings.push(judge_schema(schema_of(folder)));
     findings.push(judge_snapshot(snapshot_age_s(folder)));
     findings.push(judge_backlog(backlog(folder)));
+    findings.push(judge_newest(newest(folder), (settings.clock)()));
     findings
 }
 
 fn judge_folder(folder: &Path, mode: u32, owner: u32, own: u32) -> Finding {
-    const CHECK: &str = "folder";
     let path = folder.display();
     // Root reads everybody's files, so the owner may be another one then.
     if owner != own && own != 0 {
         let found = format!("{path} belongs to user {owner}, and this is user {own}");
-        return Finding::mend(CHECK, found, format!("sudo chown -R {own} '{path}'"));
+        return FOLDER.warn(found, format!("sudo chown -R {own} '{path}'"));
     }
     if mode & 0o077 != 0 {
         let found = format!("{path} has mode {:o}: others may look into it", mode & 0o777);
-        return Finding::mend(CHECK, found, format!("chmod 700 '{path}'"));
+        return FOLDER.warn(found, format!("chmod 700 '{path}'"));
     }
-    Finding::fine(CHECK, format!("{path}, mode {:o}, owner {owner}", mode & 0o777))
+    FOLDER.ok(format!("{path}, mode {:o}, owner {owner}", mode & 0o777))
 }
 
 fn judge_lock(holder: Result<Option<String>>) -> Finding {
     match holder {
-        Ok(Some(pid)) => Finding::fine("lock", format!("held by process {pid}")),
-        Ok(None) => Finding::fine("lock", "nobody holds it: no service runs on this folder"),
-        Err(error) => unseen("lock", &error),
+        Ok(Some(pid)) => LOCK.ok(format!("held by process {pid}")),
+        Ok(None) => LOCK.ok("nobody holds it: no service runs on this folder"),
+        Err(error) => unseen(LOCK, &error),
     }
 }
 
 fn judge_space(folder: &Path, free: Result<u64>, min: u64) -> Finding {
-    const CHECK: &str = "space";
     match free {
-        Ok(free) if free < min => Finding::mend(
-            CHECK,
+        Ok(free) if free < min => SPACE.fail(
             format!("{free} bytes are free, and SENTINEL_MIN_FREE_BYTES is {min}"),
             format!("df -h '{0}'; du -sh '{0}'/*", folder.display()),
         ),
-        Ok(free) => Finding::fine(CHECK, format!("{free} bytes are free, {min} are needed")),
-        Err(error) => unseen(CHECK, &error),
+        Ok(free) => SPACE.ok(format!("{free} bytes are free, {min} are needed")),
+        Err(error) => unseen(SPACE, &error),
     }
 }
 
-fn judge_file(name: &'static str, path: &Path, whole: Result<Option<Option<String>>>) -> Finding {
+fn judge_file(check: Check, path: &Path, whole: Result<Option<Option<String>>>) -> Finding {
     match whole {
-        Ok(None) => Finding::unknown(name, "is not there yet: the first start makes it"),
-        Ok(Some(None)) => Finding::fine(name, "is whole"),
-        Ok(Some(Some(problem))) => Finding::mend(name, problem, how_to_mend(name, path)),
-        Err(StoreError::Corrupt { what }) => Finding::mend(name, what, how_to_mend(name, path)),
-        Err(error) => unseen(name, &error),
+        Ok(None) => check.unknown("is not there yet: the first start makes it"),
+        Ok(Some(None)) => check.ok("is whole"),
+        Ok(Some(Some(problem))) => check.fail(problem, how_to_mend(check.name, path)),
+        Err(StoreError::Corrupt { what }) => check.fail(what, how_to_mend(check.name, path)),
+        Err(error) => unseen(check, &error),
     }
 }
 
@@ -98,51 +132,55 @@ fn how_to_mend(name: &str, path: &Path) -> String {
 }
 
 fn judge_schema(found: Result<Option<schema::Migrated>>) -> Finding {
-    const CHECK: &str = "schema";
     match found {
-        Ok(None) => Finding::unknown(CHECK, "there is no events.db yet"),
-        Ok(Some(schema::Migrated { from, to })) if from == to => {
-            Finding::fine(CHECK, format!("version {to}"))
-        }
-        Ok(Some(schema::Migrated { from, to })) => Finding::mend(
-            CHECK,
+        Ok(None) => SCHEMA.unknown("there is no events.db yet"),
+        Ok(Some(schema::Migrated { from, to })) if from == to => SCHEMA.ok(format!("version {to}")),
+        Ok(Some(schema::Migrated { from, to })) => SCHEMA.fail(
             format!("version {from}, and this program works with {to}"),
             "sentinel migrate   # with the service stopped",
         ),
         Err(StoreError::Corrupt { what }) => {
-            Finding::mend(CHECK, what, "sentinel --version   # install the release that wrote it")
+            SCHEMA.fail(what, "sentinel --version   # install the release that wrote it")
         }
-        Err(error) => unseen(CHECK, &error),
+        Err(error) => unseen(SCHEMA, &error),
     }
 }
 
 fn judge_snapshot(age_s: Result<Option<u64>>) -> Finding {
     match age_s {
-        Ok(Some(age)) => Finding::fine("snapshot", format!("the newest is {age} s old")),
-        Ok(None) => Finding::unknown("snapshot", "none yet: one is made when it is needed"),
-        Err(error) => unseen("snapshot", &error),
+        Ok(Some(age)) => SNAPSHOT.ok(format!("the newest is {age} s old")),
+        Ok(None) => SNAPSHOT.unknown("none yet: one is made when it is needed"),
+        Err(error) => unseen(SNAPSHOT, &error),
     }
 }
 
 fn judge_backlog(backlog: Result<Option<i64>>) -> Finding {
-    const CHECK: &str = "backlog";
     match backlog {
-        Ok(None) => Finding::unknown(CHECK, "there is no log yet"),
-        Ok(Some(count)) if count > BACKLOG_MAX => Finding::mend(
-            CHECK,
+        Ok(None) => BACKLOG.unknown("there is no log yet"),
+        Ok(Some(count)) if count > BACKLOG_MAX => BACKLOG.warn(
             format!("{count} events are accepted and not applied"),
             "sentinel health --ready   # says whether the listener gets on",
         ),
-        Ok(Some(count)) => {
-            Finding::fine(CHECK, format!("{count} events are accepted and not applied"))
-        }
-        Err(error) => unseen(CHECK, &error),
+        Ok(Some(count)) => BACKLOG.ok(format!("{count} events are accepted and not applied")),
+        Err(error) => unseen(BACKLOG, &error),
     }
 }
 
-fn unseen(check: &'static str, error: &StoreError) -> Finding {
+fn judge_newest(newest: Result<Option<Timestamp>>, now: Timestamp) -> Finding {
+    match newest {
+        Ok(None) => NEWEST.unknown("there is no event yet"),
+        Ok(Some(newest)) if newest.since(now) > AHEAD_MAX => NEWEST.fail(
+            format!("it was accepted at {newest}, and now is {now}: this clock was set back"),
+            "timedatectl set-ntp true && timedatectl timesync-status",
+        ),
+        Ok(Some(newest)) => NEWEST.ok(format!("accepted at {newest}, now is {now}")),
+        Err(error) => unseen(NEWEST, &error),
+    }
+}
+
+fn unseen(check: Check, error: &StoreError) -> Finding {
     let cause = std::error::Error::source(error).map(|cause| format!(": {cause}"));
-    Finding::unknown(check, format!("cannot be seen: {error}{}", cause.unwrap_or_default()))
+    check.unknown(format!("cannot be seen: {error}{}", cause.unwrap_or_default()))
 }
 
 /// Who holds the lock, by the system's own list: trying to take it could turn a starting service away.
@@ -209,6 +247,19 @@ fn backlog(folder: &Path) -> Result<Option<i64>> {
     Ok(Some(accepted.saturating_sub(applied).max(0)))
 }
 
+/// When the newest event of the projection was accepted.
+fn newest(folder: &Path) -> Result<Option<Timestamp>> {
+    const NEWEST_RECEIVED: &str = "SELECT max(last_received_us) FROM event_table";
+    let path = folder.join("events.db");
+    if !path.exists() {
+        return Ok(None);
+    }
+    let newest: Option<i64> = open_reader(&path)?
+        .query_row(NEWEST_RECEIVED, [], |row| row.get(0))
+        .map_err(|error| classify("newest event", error))?;
+    Ok(newest.map(Timestamp::from_micros))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -218,28 +269,33 @@ mod tests {
     fn every_fact_is_judged_and_what_must_be_mended_says_how() {
         let place = Path::new("/d");
         let other = || StoreError::Other { call: "x", source: "no".into() };
+        let at = |second: i64| Timestamp::from_micros(second * 1_000_000);
         let versions = |from, to| Ok(Some(schema::Migrated { from, to }));
         let table = [
-            (judge_folder(place, 0o40_700, 7, 7), Verdict::Fine),
-            (judge_folder(place, 0o40_700, 8, 7), Verdict::Mend),
-            (judge_folder(place, 0o40_700, 8, 0), Verdict::Fine),
-            (judge_folder(place, 0o40_750, 7, 7), Verdict::Mend),
-            (judge_lock(Ok(Some("12".into()))), Verdict::Fine),
+            (judge_folder(place, 0o40_700, 7, 7), Verdict::Ok),
+            (judge_folder(place, 0o40_700, 8, 7), Verdict::Warn),
+            (judge_folder(place, 0o40_700, 8, 0), Verdict::Ok),
+            (judge_folder(place, 0o40_750, 7, 7), Verdict::Warn),
+            (judge_lock(Ok(Some("12".into()))), Verdict::Ok),
             (judge_lock(Err(other())), Verdict::Unknown),
-            (judge_space(place, Ok(99), 100), Verdict::Mend),
-            (judge_space(place, Ok(100), 100), Verdict::Fine),
-            (judge_file("events.db", place, Ok(Some(Some("torn".into())))), Verdict::Mend),
-            (judge_file("log.db", place, Ok(Some(None))), Verdict::Fine),
-            (judge_file("log.db", place, Ok(None)), Verdict::Unknown),
-            (judge_schema(versions(1, 2)), Verdict::Mend),
-            (judge_schema(versions(2, 2)), Verdict::Fine),
-            (judge_snapshot(Ok(Some(5))), Verdict::Fine),
-            (judge_backlog(Ok(Some(BACKLOG_MAX))), Verdict::Fine),
-            (judge_backlog(Ok(Some(BACKLOG_MAX + 1))), Verdict::Mend),
+            (judge_space(place, Ok(99), 100), Verdict::Fail),
+            (judge_space(place, Ok(100), 100), Verdict::Ok),
+            (judge_file(FILES[0], place, Ok(Some(Some("torn".into())))), Verdict::Fail),
+            (judge_file(FILES[2], place, Ok(Some(None))), Verdict::Ok),
+            (judge_file(FILES[2], place, Ok(None)), Verdict::Unknown),
+            (judge_schema(versions(1, 2)), Verdict::Fail),
+            (judge_schema(versions(2, 2)), Verdict::Ok),
+            (judge_newest(Ok(Some(at(160))), at(100)), Verdict::Ok),
+            (judge_newest(Ok(Some(at(161))), at(100)), Verdict::Fail),
+            (judge_newest(Ok(Some(at(5))), at(100)), Verdict::Ok),
+            (judge_newest(Ok(None), at(100)), Verdict::Unknown),
+            (judge_snapshot(Ok(Some(5))), Verdict::Ok),
+            (judge_backlog(Ok(Some(BACKLOG_MAX))), Verdict::Ok),
+            (judge_backlog(Ok(Some(BACKLOG_MAX + 1))), Verdict::Warn),
         ];
         for (finding, wanted) in table {
             assert_eq!(finding.verdict, wanted, "{finding:?}");
-            assert_eq!(finding.mend.is_some(), wanted == Verdict::Mend, "{finding:?}");
+            assert_eq!(finding.mend.is_some(), wanted > Verdict::Unknown, "{finding:?}");
         }
     }
 }

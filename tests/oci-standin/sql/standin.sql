@@ -14,7 +14,12 @@ CREATE TABLE standin.setting (
   max_retries  integer NOT NULL DEFAULT 3,
   retry_delay  interval NOT NULL DEFAULT '10 seconds',
   enqueue_enabled boolean NOT NULL DEFAULT true,
-  dequeue_enabled boolean NOT NULL DEFAULT true
+  dequeue_enabled boolean NOT NULL DEFAULT true,
+  -- What a session is told of itself.
+  network_protocol varchar NOT NULL DEFAULT 'tcps',
+  session_zone     varchar NOT NULL DEFAULT '+00:00',
+  server_process   varchar NOT NULL DEFAULT 'DEDICATED',
+  failover         varchar NOT NULL DEFAULT 'NONE'
 );
 INSERT INTO standin.setting DEFAULT VALUES;
 
@@ -101,6 +106,7 @@ CREATE FUNCTION standin.sys_context(text, text) RETURNS varchar LANGUAGE sql STA
     WHEN 'USERENV.DB_NAME' THEN pg_catalog.upper(pg_catalog.current_database())
     WHEN 'USERENV.SERVICE_NAME' THEN pg_catalog.current_database()::text
     WHEN 'USERENV.INSTANCE_NAME' THEN 'STANDIN'
+    WHEN 'USERENV.NETWORK_PROTOCOL' THEN (SELECT network_protocol FROM standin.setting)
     WHEN 'USERENV.SID' THEN pg_catalog.pg_backend_pid()::text
     WHEN 'USERENV.SESSIONID' THEN pg_catalog.pg_backend_pid()::text
     WHEN 'USERENV.CLIENT_IDENTIFIER' THEN NULLIF(pg_catalog.current_setting('standin.client_identifier', true), '')
@@ -123,11 +129,11 @@ CREATE VIEW standin.v$database (name, db_unique_name, open_mode) AS
 CREATE VIEW standin.v$option (parameter, value) AS VALUES ('Partitioning'::varchar, 'FALSE'::varchar);
 CREATE VIEW standin.v$session AS
   SELECT pid::numeric AS sid, 1::numeric AS "serial#", pid::varchar AS audsid, 'SENTINEL_SVC'::varchar AS username,
-         'DEDICATED'::varchar AS server, 'NONE'::varchar AS failover_method, 'NONE'::varchar AS failover_type,
+         server_process AS server, failover AS failover_method, failover AS failover_type,
          COALESCE(substring(application_name FROM 13), '')::varchar AS module, 'ACTIVE'::varchar AS status
-  FROM pg_catalog.pg_stat_activity WHERE datname = pg_catalog.current_database();
-CREATE VIEW standin.all_tables (owner, table_name, partitioned) AS
-  SELECT 'SENTINEL'::varchar, pg_catalog.upper(tablename)::varchar, 'NO'::varchar
+  FROM pg_catalog.pg_stat_activity, standin.setting WHERE datname = pg_catalog.current_database();
+CREATE VIEW standin.all_tables (owner, table_name, partitioned, tablespace_name) AS
+  SELECT 'SENTINEL'::varchar, pg_catalog.upper(tablename)::varchar, 'NO'::varchar, 'USERS'::varchar
   FROM pg_catalog.pg_tables WHERE schemaname = 'sentinel';
 CREATE VIEW standin.user_tables AS SELECT * FROM standin.all_tables;
 CREATE VIEW standin.all_tab_columns (owner, table_name, column_name) AS

@@ -24,6 +24,9 @@ const REFUSED: [&str; 16] = [
     "(+)",
 ];
 
+/// Functions that Oracle calls without parentheses.
+const FUNCTIONS: [&str; 4] = ["SYSTIMESTAMP", "SYSDATE", "SESSIONTIMEZONE", "DBTIMEZONE"];
+
 pub(crate) fn rewritten(prepared: &Prepared) -> Result<String> {
     let mut tokens = dense(&cut(&prepared.text));
     if tokens.last().is_some_and(|token| token.is(";")) {
@@ -69,7 +72,7 @@ pub(crate) fn words(tokens: &mut Vec<Token>) -> Result<()> {
         // An empty text is NULL.
         if token.kind == Kind::Text && token.text.is_empty() {
             *token = Token::new(Kind::Word, "NULL");
-        } else if !after_dot && !called && (token.is("SYSTIMESTAMP") || token.is("SYSDATE")) {
+        } else if !after_dot && !called && FUNCTIONS.iter().any(|name| token.is(name)) {
             token.text.push_str("()");
         } else if token.is("MINUS") {
             "EXCEPT".clone_into(&mut token.text);
