@@ -58,7 +58,8 @@ impl ListenerSession for Session {
             let settled: Vec<i64> = claim.messages.iter().map(position).collect();
             queue.waiting.retain(|message| !settled.contains(&position(message)));
         }
-        for message in claim.messages.iter().filter(|_| queue.unclear.is_empty()) {
+        let in_order = if queue.unclear.is_empty() { &claim.messages[..] } else { &[] };
+        for message in in_order {
             let first = queue.waiting.pop_front().map(|first| position(&first));
             assert_eq!(first, Some(position(message)), "in the order of acceptance");
         }

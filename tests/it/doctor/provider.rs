@@ -44,7 +44,8 @@ impl Provider {
                 let _ = stream.and_then(|stream| answer(&stream, &discovery, &keys));
             }
         };
-        Self { issuer, stopping, thread: Some(std::thread::spawn(body)) }
+        let thread = std::thread::Builder::new().spawn(body).expect("a thread starts");
+        Self { issuer, stopping, thread: Some(thread) }
     }
 }
 

@@ -19,7 +19,7 @@ use sentinel::store::oracle::address::{Address, Given, Secret};
 use sentinel::store::oracle::{Settings, migrate};
 use sentinel::store::{Fresh, LogFilter, Page, Store};
 
-use super::{Site, server, site};
+use super::{server, site};
 use crate::harness::PATIENCE;
 
 /// A text as VARCHAR2: the driver would send a bare one as NVARCHAR2.

@@ -102,14 +102,14 @@ fn the_backlog_is_what_is_accepted_and_not_applied() {
         // All of one kind, since a store may give some kinds before others.
         let middle = site.post("s", "Ordered", "{}").received_at;
         site.post("t", "Ordered", "{}");
-        assert_eq!(site.backlog(), (3, Some(oldest)));
+        assert!(site.waits(3, oldest));
         let claim = site.claim(1);
-        assert_eq!(site.backlog(), (3, Some(oldest)), "a claim is not yet an effect");
+        assert!(site.waits(3, oldest), "a claim is not yet an effect");
         drop(claim);
         site.apply_once(1);
-        assert_eq!(site.backlog(), (2, Some(middle)));
+        assert!(site.waits(2, middle));
         site.reopen();
-        assert_eq!(site.backlog(), (2, Some(middle)), "also after it was opened again");
+        assert!(site.waits(2, middle), "also after it was opened again");
         site.apply(10);
         assert_eq!(site.backlog(), (0, None));
     });

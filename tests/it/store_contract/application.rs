@@ -259,6 +259,9 @@ fn a_claim_that_waits_ends_when_it_is_time_to_stop() {
 #[test]
 fn the_same_events_give_the_same_rows_however_they_are_batched() {
     each(|site| {
+        if site.differs().is_the_only_one {
+            return;
+        }
         let mut seen = Vec::new();
         for batch in [1, 2, 3, 100] {
             let mut other = Site::new(site.backend);

@@ -136,6 +136,13 @@ impl Site {
         self.store.backlog()
     }
 
+    /// The same, with how old the oldest is where that goes by the clock of the test.
+    fn waits(&self, count: u64, oldest: Timestamp) -> bool {
+        let (waiting, told) = self.backlog();
+        let its_own = self.differs().has_its_own_time && told.is_some();
+        waiting == count && (its_own || told == Some(oldest))
+    }
+
     /// Lets the time pass after which what was claimed and lost can be claimed again.
     fn give_back(&self) {
         let pause = self.differs().gives_back_after;

@@ -70,6 +70,8 @@ pub(super) struct Differs {
     pub(super) lines_settle_after: Duration,
     /// Several instances work on it at once, and each tails what the others commit.
     pub(super) is_shared: bool,
+    /// There is one schema, so no clause has two of them side by side.
+    pub(super) is_the_only_one: bool,
     /// Its own clock cannot be moved: what waits in its queue is given back, and told how old it is, in real time.
     pub(super) has_its_own_time: bool,
 }
@@ -86,6 +88,7 @@ impl Differs {
         sweeps_rows: 0,
         lines_settle_after: Duration::ZERO,
         is_shared: false,
+        is_the_only_one: false,
         has_its_own_time: false,
     };
 
@@ -100,10 +103,12 @@ impl Differs {
         sweeps_rows: 5000,
         lines_settle_after: Duration::from_secs(3),
         is_shared: true,
+        is_the_only_one: false,
         has_its_own_time: false,
     };
 
-    const OF_A_SERVER: Self = Self { has_its_own_time: true, ..Self::OF_ORACLE };
+    const OF_A_SERVER: Self =
+        Self { is_the_only_one: true, has_its_own_time: true, ..Self::OF_ORACLE };
 }
 
 /// Where one store lives.

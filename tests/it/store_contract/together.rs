@@ -24,9 +24,13 @@ fn a_reader_never_misses_an_acknowledged_event_while_others_accept_and_apply() {
             })
             .collect();
         // Two ways in: the sessions go to their threads.
-        let empty = super::Site::new(site.backend);
-        let mut intake = std::mem::replace(&mut site.intake, empty.intake);
-        let mut listener = std::mem::replace(&mut site.listener, empty.listener);
+        let (mut intake, mut listener) = if site.differs().is_shared {
+            (site.store.intake().unwrap(), site.store.listener().unwrap())
+        } else {
+            let empty = super::Site::new(site.backend);
+            let intake = std::mem::replace(&mut site.intake, empty.intake);
+            (intake, std::mem::replace(&mut site.listener, empty.listener))
+        };
         let (ended, _) = channel::unbounded();
         // The next batch is accepted while the reader asks about the one before.
         let (acknowledge, acknowledged) = channel::bounded(0);

@@ -168,7 +168,7 @@ fn a_posting_that_fails_for_no_known_reason_is_told_so_and_the_others_get_throug
         let (postings, posted) = channel::bounded::<Posting>(64);
         let (ended, names) = channel::unbounded();
         let (mailbox, letters) = ChannelMailbox::new();
-        let mut post = |envelope: Envelope, slot: u32| {
+        let post = |envelope: Envelope, slot: u32| {
             let address = Address { slot, generation: 0 };
             let mailbox = Arc::clone(&mailbox) as _;
             let reply = ReplyTo { mailbox, address, context: Box::new(()) };
@@ -185,7 +185,7 @@ fn a_posting_that_fails_for_no_known_reason_is_told_so_and_the_others_get_throug
         let clock = site.clock.as_clock();
         let mut component: Component =
             intake::start(session, posted, clock, Arc::default(), ended).unwrap();
-        let mut answered = |count: usize| -> Vec<(u32, bool)> {
+        let answered = |count: usize| -> Vec<(u32, bool)> {
             let mut all: Vec<(u32, bool)> = (0..count)
                 .map(|_| {
                     let letter: Letter = letters.recv_timeout(PATIENCE).unwrap();

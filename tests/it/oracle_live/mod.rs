@@ -5,7 +5,9 @@
 //! `SENTINEL_TEST_REQUIRE_ORACLE=1` a missing address is a failure.
 //!
 //! Further settings: `SENTINEL_TEST_ORACLE_OWNER`, the schema; `SENTINEL_TEST_ORACLE_PRODUCER`, a user that may call the
-//! package; both with the same password. `SENTINEL_TEST_ORACLE_ROW_SECURITY=1` says that 005 was run.
+//! package; both with the same password. `SENTINEL_TEST_ORACLE_ROW_SECURITY=1` says that 005 was run, and
+//! `SENTINEL_TEST_ORACLE_EMPTY=1` that everything in the schema may be deleted: the store contract needs that.
+//! `SENTINEL_TEST_STANDIN_AS_SERVER=1` runs the contract's part for servers on the stand-in, with its clock let go.
 //!
 //! Every test works with a tenant of its own, so that they need no empty schema.
 
@@ -120,6 +122,19 @@ pub(crate) struct Empty {
 pub(crate) fn empty() -> Option<Empty> {
     let as_server = env::var_os("SENTINEL_TEST_STANDIN_AS_SERVER").is_some();
     if env::var_os("SENTINEL_TEST_ORACLE_DSN").is_none() && !as_server {
+        return None;
+    }
+    // Whoever names a schema for the live tests may have data in it.
+    if !as_server && env::var("SENTINEL_TEST_ORACLE_EMPTY").as_deref() != Ok("1") {
+        let required = env::var("SENTINEL_TEST_REQUIRE_ORACLE").is_ok_and(|value| value == "1");
+        assert!(
+            !required,
+            "SENTINEL_TEST_REQUIRE_ORACLE is 1 and SENTINEL_TEST_ORACLE_EMPTY does not say that the schema may be emptied"
+        );
+        let _ = writeln!(
+            std::io::stderr(),
+            "SKIPPED: the store contract on the server: it empties the schema, and SENTINEL_TEST_ORACLE_EMPTY is not 1"
+        );
         return None;
     }
     let place = place()?;
