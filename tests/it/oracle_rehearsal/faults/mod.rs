@@ -43,7 +43,7 @@ fn post_lines(client: &mut Client, ids: std::ops::Range<u128>) -> Response {
 }
 
 fn event(id: u128) -> Value {
-    envelope(id, &format!("stream-{}", id % 10), json!({"n": id as u64}))
+    envelope(id, &format!("stream-{}", id % 10), json!({"n": id.to_string()}))
 }
 
 /// How many rows a question of the stand-in's own SQL counts.
