@@ -194,7 +194,11 @@ pub const VARIABLES: &[Variable] = &[
     ),
     variable("SENTINEL_SESSION_PING_SEC", "60", "seconds of idleness before a session is pinged"),
     variable("SENTINEL_SESSION_MAX_LIFETIME_SEC", "3600", "seconds before a session is renewed"),
-    variable("SENTINEL_SESSION_CONNECT_WAIT_MS", "5000", "milliseconds to wait for a session"),
+    variable(
+        "SENTINEL_SESSION_CONNECT_WAIT_MS",
+        "5000",
+        "milliseconds to wait for a session; 250 at most once an attempt has failed",
+    ),
     variable("SENTINEL_SHUTDOWN_TIMEOUT_SEC", "25", "seconds that a stop may take"),
     not_yet("SENTINEL_WORKER_BIND", "off", "ZeroMQ ROUTER address, such as tcp://127.0.0.1:5555"),
     variable(
