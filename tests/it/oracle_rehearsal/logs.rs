@@ -66,7 +66,8 @@ fn ten_thousand_rows_of_four_posters_come_back_whole_in_order_and_as_asked() {
                 let rows: Vec<Value> = (0..EACH).map(|n| row(poster, n)).collect();
                 let mut rest = &rows[..];
                 while !rest.is_empty() {
-                    let size = (1 + usize::try_from(dice.roll(1_500)).unwrap()).min(rest.len());
+                    let size =
+                        usize::try_from(1 + dice.roll(1_500)).expect("a size").min(rest.len());
                     say(&mut client, "p", &rest[..size]);
                     // Another process of the same batch writer, in between.
                     say(&mut client, "other", &[json!({"level": "INFO", "message": "other"})]);
