@@ -438,3 +438,14 @@ fn lines_come_back_as_they_were_said_and_two_tenants_never_see_each_other() {
     let page = Page { limit: 10, after: None };
     assert_eq!(reader.logs(&stranger, &process, &LogFilter::default(), &page).unwrap(), None);
 }
+
+/// A view that is hidden from the service has its grant in the finding; any other refusal is of a statement of ours.
+#[test]
+fn the_doctor_asks_nothing_that_the_database_does_not_understand() {
+    let Some(place) = place() else { return };
+    let settings = Settings { schema: place.owner.clone(), ..Settings::new(place.address()) };
+    let findings = sentinel::store::oracle::doctor::examine(&settings);
+    let refused: Vec<_> =
+        findings.iter().filter(|finding| finding.found.starts_with("not judged: ORA-")).collect();
+    assert!(refused.is_empty() && findings.len() > 20, "{refused:#?} of {findings:#?}");
+}
