@@ -2,6 +2,7 @@
 //! starts one database, an issuer of tokens, and as many instances of the service as a test asks for.
 
 mod delivery;
+mod following;
 mod heartbeat;
 mod logs;
 mod plsql_callers;
