@@ -19,10 +19,10 @@ use crate::harness::{
     Client, Dice, InProcess, PATIENCE, envelope, eventually, token, token_about_to_end,
 };
 
-const SSE: &str = "Accept: text/event-stream\r\n";
+pub(crate) const SSE: &str = "Accept: text/event-stream\r\n";
 
 /// A stream that is being read.
-struct Follower {
+pub(crate) struct Follower {
     stream: BufReader<TcpStream>,
     head: String,
     /// Decoded, not taken yet.
@@ -33,7 +33,7 @@ struct Follower {
 
 impl Follower {
     /// Asks, and reads the head.
-    fn open(api: SocketAddr, token: &str, target: &str, fields: &str) -> Self {
+    pub(crate) fn open(api: SocketAddr, token: &str, target: &str, fields: &str) -> Self {
         let mut follower = Self::open_unread(api, token, target, fields);
         while !follower.head.ends_with("\r\n\r\n") {
             let read = follower.stream.read_line(&mut follower.head).unwrap();
@@ -84,9 +84,11 @@ impl Follower {
     }
 
     /// The next event that is no comment: its id and its row. None: the stream ended before.
-    fn event(&mut self) -> Option<(String, Value)> {
+    pub(crate) fn event(&mut self) -> Option<(String, Value)> {
+        let asked = Instant::now();
         loop {
             let event = self.take("\n\n")?;
+            assert!(asked.elapsed() < PATIENCE, "nothing comes but {event:?}");
             if !event.starts_with(':') {
                 let (id, data) = event.split_once('\n').unwrap();
                 let row = serde_json::from_str(data.strip_prefix("data: ").unwrap()).unwrap();
@@ -107,12 +109,12 @@ impl Follower {
     }
 }
 
-fn say(client: &mut Client, process: &str, row: Value) {
+pub(crate) fn say(client: &mut Client, process: &str, row: Value) {
     let fields = [("X-Sentinel-Process-Id", process)];
     client.request("POST", "/internal/log", &fields, row.to_string().as_bytes()).expect(202);
 }
 
-fn info(message: impl std::fmt::Display) -> Value {
+pub(crate) fn info(message: impl std::fmt::Display) -> Value {
     json!({"level": "INFO", "message": message.to_string()})
 }
 

@@ -305,15 +305,9 @@ impl InChild {
     }
 }
 
-/// A test that fails leaves nothing behind that goes on running, and shows what the service said last.
+/// A test that fails leaves nothing behind that goes on running.
 impl Drop for InChild {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            let ended = self.child.try_wait();
-            let log = self.log.lock();
-            let last: Vec<&str> = log.lines().rev().take(10).collect();
-            eprintln!("the service ({ended:?}) said last, backwards:\n{}", last.join("\n"));
-        }
         let _ = self.child.kill();
         let end = self.child.wait();
         if std::thread::panicking() {

@@ -4,6 +4,7 @@
 mod delivery;
 mod faults;
 mod figures;
+mod following;
 mod heartbeat;
 mod logs;
 mod plsql_callers;

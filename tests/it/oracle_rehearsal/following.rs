@@ -1,0 +1,130 @@
+//! Who follows at one instance sees what any of them accepted: all of it, in order, once, wherever the stream is cut.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::{Site, end};
+use crate::follow::{Follower, SSE, info, say};
+use crate::harness::{Dice, InChild, envelope, full};
+
+/// Longer than any news takes, shorter than a wait: who is not told of news comes too late.
+const SOON: Duration = Duration::from_secs(15);
+
+#[test]
+fn who_waits_for_events_at_one_instance_gets_those_of_the_other_in_order_once() {
+    let Some(site) = Site::start() else { return };
+    let instances = [site.instance(&[]), site.instance(&[])];
+    let count = if full() { 1_000 } else { 100 };
+    let mut poster = site.client(&instances[0], "demo");
+    let mut post = move |n: u64| {
+        let body = envelope(u128::from(n), "s", json!({"n": n}));
+        let answer = poster.event(&format!("k{n}"), &body).expect(202).json();
+        assert_eq!(answer["streamSeq"], n);
+    };
+    post(1);
+    thread::scope(|scope| {
+        let posting = scope.spawn(|| {
+            for n in 2..=count {
+                post(n);
+                // One at a time is applied, by this instance or by the other.
+                thread::sleep(Duration::from_millis(10));
+            }
+            Instant::now()
+        });
+        let mut client = site.client(&instances[1], "demo");
+        let mut seen = 0;
+        while seen < count {
+            let asked = Instant::now();
+            let path = format!("/v1/streams/s/events?after={seen}&wait=30s");
+            let page = client.get(&path);
+            // Before the first is applied the stream is not known.
+            let page =
+                if page.status == 404 { json!({"events": []}) } else { page.expect(200).json() };
+            for event in page["events"].as_array().expect("events") {
+                seen += 1;
+                assert_eq!(
+                    (&event["streamSeq"], &event["payload"]["n"]),
+                    (&json!(seen), &json!(seen))
+                );
+            }
+            assert!(asked.elapsed() < SOON, "nobody told that there is more than {seen}");
+        }
+        let last = posting.join().expect("it is served");
+        assert!(last.elapsed() < SOON, "{:?}", last.elapsed());
+    });
+    instances.into_iter().for_each(end);
+}
+
+/// Reads until `last` has come, each part at the next instance, and counts every row by its `log_id`.
+fn read_in_parts(apis: &[SocketAddr], token: &str, seed: u64, last: &str) -> BTreeMap<u64, usize> {
+    let (mut seen, mut dice) = (BTreeMap::new(), Dice(seed));
+    let mut id = None::<String>;
+    for api in apis.iter().cycle() {
+        let resume = id.as_ref().map_or_else(String::new, |id| format!("Last-Event-ID: {id}\r\n"));
+        let mut follower = Follower::open(*api, token, "/logs/p", &format!("{SSE}{resume}"));
+        for _ in 0..=dice.roll(200) {
+            let (event, row) = follower.event().expect("the stream goes on");
+            *seen.entry(row["log_id"].as_u64().expect("an id")).or_default() += 1;
+            id = Some(event);
+            if row["message"] == last {
+                return seen;
+            }
+        }
+    }
+    unreachable!("the instances come again and again")
+}
+
+#[test]
+fn every_row_comes_once_whoever_writes_where_and_wherever_the_stream_is_cut() {
+    let Some(site) = Site::start() else { return };
+    let instances = [(); 3].map(|()| site.instance(&[]));
+    let token = site.issuer.token(json!({"tenant_id": "demo"}));
+    let apis: Vec<SocketAddr> = instances.iter().map(|instance: &InChild| instance.api).collect();
+    say(&mut site.client(&instances[0], "demo"), "p", info("first"));
+    let batches = if full() { 120 } else { 30 };
+    let seen = thread::scope(|scope| {
+        let readers: Vec<_> = (0..2)
+            .map(|seed| {
+                let (apis, token) = (&apis, &token);
+                scope.spawn(move || read_in_parts(apis, token, seed, "the last one"))
+            })
+            .collect();
+        let writers: Vec<_> = (0..)
+            .zip(&instances)
+            .map(|(seed, instance)| {
+                let mut client = site.client(instance, "demo");
+                scope.spawn(move || {
+                    let mut dice = Dice(100 + seed);
+                    for batch in 0..batches {
+                        // Clocks that are behind and ahead, and another process in between.
+                        let row = |n: u64, second: u64| json!({"level": "INFO", "message": format!("{seed} {batch} {n}"), "logged_at": format!("2026-01-28T10:00:{second:02}Z")});
+                        let rows: Vec<Value> =
+                            (0..=dice.roll(20)).map(|n| row(n, dice.roll(60))).collect();
+                        say(&mut client, "p", Value::Array(rows));
+                        say(&mut client, "other", info("other"));
+                    }
+                })
+            })
+            .collect();
+        writers.into_iter().for_each(|writer| writer.join().expect("it is served"));
+        say(&mut site.client(&instances[1], "demo"), "p", info("the last one"));
+        readers.into_iter().map(|reader| reader.join().expect("it reads")).collect::<Vec<_>>()
+    });
+    let mut client = site.client(&instances[2], "demo");
+    let all = client.request("GET", "/logs/p", &[("Accept", "application/x-ndjson")], b"");
+    let id = |line: &str| {
+        serde_json::from_str::<Value>(line).expect("a row")["log_id"].as_u64().expect("an id")
+    };
+    let expected: BTreeMap<u64, usize> = all.text().lines().map(|line| (id(line), 1)).collect();
+    assert!(expected.len() > batches * 3, "{}", expected.len());
+    for seen in seen {
+        let wrong = |id: &&u64| seen.get(id) != expected.get(id);
+        let wrong: Vec<&u64> = seen.keys().chain(expected.keys()).filter(wrong).collect();
+        assert_eq!(wrong, Vec::<&u64>::new(), "rows that came never, or more than once");
+    }
+    instances.into_iter().for_each(end);
+}
