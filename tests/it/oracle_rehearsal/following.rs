@@ -59,6 +59,39 @@ fn who_waits_for_events_at_one_instance_gets_those_of_the_other_in_order_once() 
     instances.into_iter().for_each(end);
 }
 
+#[test]
+fn rows_of_any_instance_come_as_they_commit_and_a_cut_stream_goes_on_at_the_other() {
+    let Some(site) = Site::start() else { return };
+    let instances = [site.instance(&[]), site.instance(&[])];
+    let token = site.issuer.token(json!({"tenant_id": "demo"}));
+    let mut clients = [0, 1].map(|door: usize| site.client(&instances[door], "demo"));
+    let mut next = 0..;
+    let mut expected = 0..;
+    say(&mut clients[0], "p", info(next.next().unwrap()));
+    let mut place = None::<String>;
+    for round in 0..4 {
+        let resume = place.take().map_or_else(String::new, |id| format!("Last-Event-ID: {id}\r\n"));
+        let api = instances[round % 2].api;
+        let mut follower = Follower::open(api, &token, "/logs/p", &format!("{SSE}{resume}"));
+        for turn in 0..4 {
+            let began = Instant::now();
+            let (id, row) = follower.event().expect("the stream goes on");
+            let n: u64 = expected.next().unwrap();
+            assert_eq!(row["message"], n.to_string(), "each once and in order");
+            assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
+            place = Some(id);
+            // The next one comes by one instance, then by the other; the last of a round while nobody reads.
+            if turn == 3 {
+                drop(follower);
+                say(&mut clients[round % 2], "p", info(next.next().unwrap()));
+                break;
+            }
+            say(&mut clients[turn % 2], "p", info(next.next().unwrap()));
+        }
+    }
+    instances.into_iter().for_each(end);
+}
+
 /// Reads until `last` has come, each part at the next instance, and counts every row by its `log_id`.
 fn read_in_parts(apis: &[SocketAddr], token: &str, seed: u64, last: &str) -> BTreeMap<u64, usize> {
     let (mut seen, mut dice) = (BTreeMap::new(), Dice(seed));

@@ -114,17 +114,14 @@ fn table(tokens: &[Token], name: usize) -> Result<Vec<String>> {
 fn identity(table: &str, part: &mut Vec<Token>, place: usize, statements: &mut Vec<String>) {
     let start = part.iter().position(|token| token.is("GENERATED")).unwrap_or(place);
     let mut end = place + 1;
-    let mut cache = "20".to_owned();
     if part.get(end).is_some_and(|token| token.is("(")) {
-        let close = closing(part, end);
-        if let Some(at) = part[end..close].iter().position(|token| token.is("CACHE")) {
-            cache.clone_from(&part[end + at + 1].text);
-        }
-        end = close + 1;
+        // An instance of Oracle keeps one cache for all its sessions, so numbers rise whoever asks. PostgreSQL would give
+        // each session a cache of its own: here there is none.
+        end = closing(part, end) + 1;
     }
     let column = part[0].text.to_lowercase();
     let sequence = format!("{table}_{column}_seq");
-    statements.push(format!("CREATE SEQUENCE {sequence} CACHE {cache}"));
+    statements.push(format!("CREATE SEQUENCE {sequence}"));
     let default = Token::new(Kind::Word, format!("DEFAULT nextval('{sequence}')"));
     part.splice(start..end.min(part.len()), [default]);
 }
@@ -176,7 +173,7 @@ mod tests {
             u bytea GENERATED ALWAYS AS (HEXTORAW (a)) STORED, a varchar (50) DEFAULT 'x' NOT NULL, \
             b TIMESTAMP (6) DEFAULT SYS_EXTRACT_UTC (SYSTIMESTAMP()), c text, p numeric (5, 2), \
             CONSTRAINT t_pk PRIMARY KEY (id), CONSTRAINT t_c CHECK (is_json (c)))";
-        assert_eq!(table_or_index(text).unwrap(), ["CREATE SEQUENCE t_id_seq CACHE 100", expected]);
+        assert_eq!(table_or_index(text).unwrap(), ["CREATE SEQUENCE t_id_seq", expected]);
     }
 
     #[test]
