@@ -452,7 +452,8 @@ impl App for Desk {
 
     fn more(&mut self, stream: Self::Stream) -> (Vec<u8>, Option<Self::Stream>) {
         let draining = self.shared.is_draining();
-        stream.next(&mut *self.reader, draining)
+        let now = self.shared.store.now();
+        stream.next(&mut *self.reader, now, draining)
     }
 
     fn onward(&self, stream: &Self::Stream) -> Onward {

@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use bumpalo::Bump;
 
-use super::follow::{EventsWait, Form, LogFollow, Place, write_events};
+use super::follow::{
+    EventsWait, Form, LogFollow, Place, StatusWait, shows, status_body, write_events,
+};
 use super::problem::{Kind, Problem};
 use super::stream::{LogStream, Streamed};
 use super::{Desk, Exchange, Outcome, not_found, query, store_problem, table};
@@ -180,10 +182,15 @@ impl Desk {
         let name = table::argument(exchange.route, exchange.request.head.path);
         let name = name.ok_or_else(not_found)?;
         if !exchange.request.head.query.is_empty() {
-            // Everything acknowledged is seen at once here, so `seen` is always met; a wrong value is still wrong.
             let parameters = Parameters::of(exchange)?;
-            parameters.parsed("seen", "a stream number", |text| text.parse::<u64>().ok())?;
-            parameters.parsed("wait", "a time like 2s, 60s at most", duration)?;
+            let seen =
+                parameters.parsed("seen", "a stream number", |text| text.parse::<u64>().ok())?;
+            let wait = parameters.parsed("wait", "a time like 2s, 60s at most", duration)?;
+            if let (Some(seen), Some(wait)) = (seen, wait)
+                && let Some(waiting) = self.status_wait(exchange, &name, seen, wait)?
+            {
+                return Ok(waiting);
+            }
         }
         let now = self.shared.store.now();
         // First, see `Reader::status_stamp`.
@@ -208,6 +215,46 @@ impl Desk {
             self.answers.keep(stamp, &view, now, body, tag);
         }
         Ok(exchange.tagged(tag, |_| body))
+    }
+
+    /// The wait for a status that shows the event `seen`. None: it does already, or there is none to show.
+    fn status_wait<'a>(
+        &mut self,
+        exchange: &Exchange<'_, 'a>,
+        name: &str,
+        seen: u64,
+        wait: Duration,
+    ) -> Result<Option<Handled<'a, Streamed>>, Problem> {
+        let tenant = exchange.tenant()?.clone();
+        let process = ProcessId::parse(name).map_err(|_| not_found())?;
+        let stream = StreamKey::parse(name).map_err(|_| not_found())?;
+        // Before the first look, so that nothing comes between the two.
+        let subject = Subject::Events(tenant.clone(), stream.clone());
+        let news = Arc::new(self.shared.live.subscribe(subject));
+        if shows(&mut *self.reader, &tenant, &stream, seen)
+            .map_err(|error| store_problem(&error))?
+        {
+            return Ok(None);
+        }
+        let found = self.read_status(&tenant, &process).map_err(|error| store_problem(&error))?;
+        let Some(view) = found else { return Ok(None) };
+        let known = status_body(&view, self.shared.store.now());
+        let until = Instant::now() + wait;
+        let until = exchange.token_ends().map_or(until, |ends| until.min(ends));
+        Ok(Some(Handled::Stream {
+            status: 200,
+            content_type: super::JSON,
+            headers: vec![("Cache-Control", Cow::Borrowed("no-store"))],
+            stream: Streamed::Status(StatusWait {
+                tenant,
+                process,
+                stream,
+                seen,
+                known,
+                until,
+                news,
+            }),
+        }))
     }
 
     pub(super) fn processes<'a>(&mut self, exchange: &Exchange<'_, 'a>) -> Outcome<'a> {

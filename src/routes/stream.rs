@@ -4,8 +4,9 @@
 
 use bumpalo::Bump;
 
-use super::follow::{EventsWait, LogFollow};
+use super::follow::{EventsWait, LogFollow, StatusWait};
 use crate::domain::ids::{ProcessId, TenantId};
+use crate::domain::time::Timestamp;
 use crate::http::Onward;
 use crate::store::{LogFilter, Page, Paged, Reader, StoredLog};
 use crate::view;
@@ -22,11 +23,18 @@ pub enum Streamed {
     Follow(LogFollow),
     /// The next events of a stream, when they come.
     Wait(EventsWait),
+    /// A status, when it shows what the client has sent.
+    Status(StatusWait),
 }
 
 impl Streamed {
     /// The next piece, and the stream if there is more.
-    pub(super) fn next(self, reader: &mut dyn Reader, draining: bool) -> (Vec<u8>, Option<Self>) {
+    pub(super) fn next(
+        self,
+        reader: &mut dyn Reader,
+        now: Timestamp,
+        draining: bool,
+    ) -> (Vec<u8>, Option<Self>) {
         match self {
             Self::Logs(stream) => {
                 let (piece, more) = stream.next(reader);
@@ -40,6 +48,10 @@ impl Streamed {
                 let (piece, more) = stream.next(reader, draining);
                 (piece, more.map(Self::Wait))
             }
+            Self::Status(stream) => {
+                let (piece, more) = stream.next(reader, now, draining);
+                (piece, more.map(Self::Status))
+            }
         }
     }
 
@@ -48,6 +60,7 @@ impl Streamed {
             Self::Logs(_) => Onward::default(),
             Self::Follow(stream) => stream.onward(),
             Self::Wait(stream) => stream.onward(),
+            Self::Status(stream) => stream.onward(),
         }
     }
 }

@@ -322,6 +322,9 @@ pub trait Reader: Send {
     fn status_stamp(&self, _tenant: &TenantId, _process: &str) -> Option<Stamp> {
         None
     }
+    /// Whether [`Reader::status`] shows every acknowledged event at once. Else it shows those that are applied, up to
+    /// [`StreamState::applied_seq`].
+    fn shows_acknowledged(&self) -> bool;
     fn processes(
         &mut self,
         tenant: &TenantId,

@@ -161,3 +161,31 @@ fn every_row_comes_once_whoever_writes_where_and_wherever_the_stream_is_cut() {
     }
     instances.into_iter().for_each(end);
 }
+
+#[test]
+fn a_status_that_is_asked_for_with_a_number_waits_at_any_instance_until_that_is_applied() {
+    let Some(site) = Site::start() else { return };
+    let instances = [site.instance(&[]), site.instance(&[])];
+    let [mut here, mut there] = [0, 1].map(|door: usize| site.client(&instances[door], "demo"));
+    let fields = [("X-Sentinel-Process-Id", "p")];
+    let started = here.request("POST", "/internal/start", &fields, b"").expect(202).json();
+    assert_eq!(started["streamSeq"], 1);
+    there.get("/status/p?seen=1&wait=30s").expect(200);
+
+    // Whoever applies it takes its time.
+    let slow = site.standin.inject("on=OCITransCommit module=/listener do=delay:2000");
+    let body = json!({"current_step": "LOADING"}).to_string();
+    let sent = here.request("POST", "/internal/progress", &fields, body.as_bytes()).expect(202);
+    assert_eq!(sent.json()["streamSeq"], 2);
+    let step = |path: &str| {
+        let mut asker = site.client(&instances[1], "demo");
+        asker.get(path).expect(200).json()["current_step"].clone()
+    };
+    assert_eq!(step("/status/p?seen=2&wait=50ms"), Value::Null, "the time is up");
+    let asked = Instant::now();
+    assert_eq!(step("/status/p?seen=2&wait=30s"), "LOADING");
+    assert!(asked.elapsed() < SOON, "nobody told: {:?}", asked.elapsed());
+    assert!(site.standin.hits(&slow) > 0);
+    there.get("/status/nobody?seen=1&wait=30s").expect(404);
+    instances.into_iter().for_each(end);
+}

@@ -74,6 +74,10 @@ impl store::Reader for ClumsyReader {
         self.0.status(tenant, process)
     }
 
+    fn shows_acknowledged(&self) -> bool {
+        self.0.shows_acknowledged()
+    }
+
     fn processes(
         &mut self,
         tenant: &TenantId,

@@ -346,6 +346,10 @@ impl store::Reader for Reader {
         self.find_process(tenant, process)
     }
 
+    fn shows_acknowledged(&self) -> bool {
+        false
+    }
+
     fn processes(
         &mut self,
         tenant: &TenantId,

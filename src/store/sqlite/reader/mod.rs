@@ -168,6 +168,10 @@ impl store::Reader for Reader {
         Some(self.overlay.stamp(tenant, process, commits))
     }
 
+    fn shows_acknowledged(&self) -> bool {
+        true
+    }
+
     fn processes(
         &mut self,
         tenant: &TenantId,

@@ -1,6 +1,8 @@
-//! The database answers, and says no: a stopped queue, a call that hangs.
+//! The database answers, and says no: a stopped queue, a missing partition, a call that hangs.
 
 use std::time::{Duration, Instant};
+
+use serde_json::json;
 
 use super::{Site, applied_once, check, event, timed};
 use crate::harness::{eventually, full};
@@ -33,6 +35,32 @@ fn a_stopped_queue_is_told_and_everything_goes_on_when_it_is_started_again() {
         (client.event("key-2", &event(2)).status == 202).then_some(())
     });
     applied_once(&site, 2);
+    assert_eq!(instance.terminate(), 0);
+}
+
+#[test]
+fn a_missing_partition_holds_up_log_rows_and_nothing_else() {
+    let Some(site) = Site::start() else { return };
+    let instance = site.instance(&[]);
+    let mut client = site.client(&instance, "demo");
+    let line = json!({"process_id": "p", "level": "INFO", "message": "hello"});
+    let missing = site.standin.inject("on=OCIStmtExecute text=process_logs do=ora:14400");
+    // The log writer tries for some seconds before it answers.
+    let answer = client.post("/internal/log", &line).expect(503);
+    assert!(answer.header("retry-after").is_some(), "{answer:?}");
+    assert!(site.standin.hits(&missing) > 0);
+    let ready = client.get("/ready").expect(200);
+    let (state, detail) = check(&ready, "store.session.logs-0");
+    assert!(state == "degraded" && detail.contains("ORA-14400"), "{}", ready.text());
+    assert_eq!(check(&ready, "thread.logs-0").1, "runs");
+    timed(|| client.event("key-1", &event(1))).expect(202);
+    applied_once(&site, 1);
+
+    site.standin.mend(&missing);
+    eventually("log rows are taken again", || {
+        (client.post("/internal/log", &line).status == 202).then_some(())
+    });
+    assert_eq!(site.standin.sql("SELECT count(*) FROM sentinel.process_logs"), "1");
     assert_eq!(instance.terminate(), 0);
 }
 
