@@ -19,10 +19,15 @@ const folder = process.env.FOLDER ?? '/demo';
 function signingKey() {
   const file = join(folder, 'signing-key.pem');
   if (!existsSync(file)) {
-    const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
+    // As text from the beginning: Node.js 20 may wait for itself forever when a key that it has just made is exported.
+    const { privateKey } = generateKeyPairSync('ec', {
+      namedCurve: 'P-256',
+      publicKeyEncoding: { type: 'spki', format: 'pem' },
+      privateKeyEncoding: { type: 'pkcs8', format: 'pem' },
+    });
     // Whoever comes second takes the key of the first.
     try {
-      writeFileSync(file, privateKey.export({ type: 'pkcs8', format: 'pem' }), { mode: 0o600, flag: 'wx' });
+      writeFileSync(file, privateKey, { mode: 0o600, flag: 'wx' });
     } catch (error) {
       if (error.code !== 'EEXIST') throw error;
     }

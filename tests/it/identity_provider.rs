@@ -6,11 +6,12 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, OnceLock};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use crossbeam::channel::{Receiver, unbounded};
 use sentinel::service::{Parts, wall_clock};
 use serde_json::{Value, json};
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
@@ -108,7 +109,8 @@ struct Provider {
     authority: Authority,
     tls_max: &'static str,
     port: u16,
-    process: Option<(Child, ChildStdin, BufReader<ChildStdout>)>,
+    /// With its input, and what it has said, line by line.
+    process: Option<(Child, ChildStdin, Receiver<String>)>,
 }
 
 impl Provider {
@@ -145,7 +147,15 @@ impl Provider {
             .expect("node runs");
         let input = child.stdin.take().expect("stdin is piped");
         let output = BufReader::new(child.stdout.take().expect("stdout is piped"));
-        self.process = Some((child, input, output));
+        let (says, hears) = unbounded();
+        std::thread::Builder::new()
+            .spawn(move || {
+                // The test is over before the provider has ended, or the other way about.
+                let lines = output.lines().map_while(Result::ok);
+                let _ = lines.map(|line| says.send(line)).find(Result::is_err);
+            })
+            .expect("a thread starts");
+        self.process = Some((child, input, hears));
         self.port = u16::try_from(self.answer()["port"].as_u64().expect("a port")).unwrap();
     }
 
@@ -159,9 +169,10 @@ impl Provider {
     fn answer(&mut self) -> Value {
         let (child, _, output) = self.process.as_mut().expect("it runs");
         loop {
-            let mut line = String::new();
-            let read = output.read_line(&mut line).expect("the provider speaks");
-            assert!(read > 0, "the provider has ended: {:?}", child.wait());
+            let Ok(line) = output.recv_timeout(PATIENCE) else {
+                let _ = child.kill();
+                panic!("the provider says nothing any more: {:?}", child.wait());
+            };
             if let Ok(answer) = serde_json::from_str(&line) {
                 return answer;
             }

@@ -20,8 +20,12 @@ if (keys.length > 0) number = Math.max(...keys.map((key) => Number(key.kid.split
 store();
 
 function generation() {
+  // By way of PEM: a key that comes from generateKeyPairSync as an object shares a lock with the job that made it, and
+  // Node.js 20 waits for itself forever when the job is collected while the key is exported as a JWK.
+  const pem = { publicKeyEncoding: { type: 'spki', format: 'pem' }, privateKeyEncoding: { type: 'pkcs8', format: 'pem' } };
   const jwk = (kid, more, type, options) => ({
-    ...generateKeyPairSync(type, options).privateKey.export({ format: 'jwk' }), kid: `${kid}-${number}`, ...more,
+    ...createPrivateKey(generateKeyPairSync(type, { ...options, ...pem }).privateKey).export({ format: 'jwk' }),
+    kid: `${kid}-${number}`, ...more,
   });
   const rsa = { modulusLength: 2048 };
   return [
