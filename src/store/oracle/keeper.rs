@@ -273,25 +273,38 @@ pub(super) fn overdue_of(found: Judged) -> Result<Option<Overdue>> {
     }))
 }
 
+/// Those whose deadline is not after `until`.
+fn judged(connection: &Connection, until: Timestamp, limit: usize) -> oracle::Result<Vec<Judged>> {
+    let binds = [Bind::time(until), Bind::size(limit)];
+    let found = bind::query(connection, &text(statement!("overdue"), &[]), &binds, limit, |row| {
+        Ok((
+            bind::text(row, "tenant_id")?,
+            bind::text(row, "process_id")?,
+            bind::optional_text(row, "state_digest")?,
+        ))
+    })?;
+    let mut overdue = Vec::with_capacity(found.len());
+    for (tenant, process, digest) in found {
+        let newest = logs::newest(connection, &tenant, &process)?;
+        overdue.push((tenant, process, digest, newest));
+    }
+    Ok(overdue)
+}
+
 impl KeeperSession for Keeper {
+    /// Up to the oldest message of the queue, too: what another session has taken and not settled is missing to whoever
+    /// found the queue empty, and may be a sign of life.
     fn overdue(&mut self, until: Timestamp, limit: usize) -> Result<Vec<Overdue>> {
-        let found = self.session.ask("overdue", |connection| {
-            let binds = [Bind::time(until), Bind::size(limit)];
-            let ask = text(statement!("overdue"), &[]);
-            let found = bind::query(connection, &ask, &binds, limit, |row| {
-                Ok((
-                    bind::text(row, "tenant_id")?,
-                    bind::text(row, "process_id")?,
-                    bind::optional_text(row, "state_digest")?,
-                ))
-            })?;
-            let mut overdue = Vec::with_capacity(found.len());
-            for (tenant, process, digest) in found {
-                let newest = logs::newest(connection, &tenant, &process)?;
-                overdue.push((tenant, process, digest, newest));
+        const CALL: &str = "overdue";
+        let mut found = self.session.ask(CALL, |connection| judged(connection, until, limit))?;
+        if !found.is_empty() {
+            // Counting messages is not free, and hardly ever is anybody overdue.
+            let queues = self.session.ask(CALL, queues)?;
+            let oldest = queues.iter().filter_map(|queue| queue.oldest).min();
+            if let Some(oldest) = oldest.filter(|oldest| *oldest < until) {
+                found = self.session.ask(CALL, |connection| judged(connection, oldest, limit))?;
             }
-            Ok(overdue)
-        })?;
+        }
         found.into_iter().filter_map(|found| overdue_of(found).transpose()).collect()
     }
 

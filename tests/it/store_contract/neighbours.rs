@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::places::Place;
-use super::{SECOND, each};
+use super::{HOUR, SECOND, decide, each};
 use crate::harness::eventually;
 
 #[test]
@@ -32,5 +32,34 @@ fn two_instances_that_lost_their_sessions_at_once_both_find_that_writes_go_throu
             second.claim(10, Duration::ZERO, stop).unwrap();
             first.join().unwrap().unwrap();
         });
+    });
+}
+
+#[test]
+fn nobody_is_overdue_whose_sign_of_life_another_instance_is_about_to_apply() {
+    each(|site| {
+        if !site.differs().is_shared {
+            return;
+        }
+        site.post("p", "process.started", "{}");
+        site.apply(10);
+        site.clock.forward(HOUR - 10 * SECOND);
+        site.post("p", "process.heartbeat", "{}");
+        let other = (site.backend.open)(&site.place, &site.clock);
+        let mut busy = other.listener().unwrap();
+        let held = busy.claim(10, Duration::ZERO, &site.stop).unwrap();
+        assert_eq!(held.messages.len(), 1);
+
+        // To everybody else the queue is empty, and the deadline that is stored has passed.
+        site.clock.forward(20 * SECOND);
+        assert_eq!(site.claim(10).messages.len(), 0);
+        let mut keeper = site.store.keeper().unwrap();
+        assert_eq!(keeper.overdue(site.now(), 9).unwrap(), []);
+
+        let change = decide(&mut *busy, &held, site.now());
+        busy.settle(held, change, site.now()).unwrap();
+        assert_eq!(keeper.overdue(site.now(), 9).unwrap(), []);
+        site.clock.forward(HOUR);
+        assert_eq!(keeper.overdue(site.now(), 9).unwrap().len(), 1, "its silence begins there");
     });
 }
