@@ -405,11 +405,22 @@ fn unreachable_words(url: &str, error: &ureq::Error) -> anyhow::Error {
         ureq::Error::Tls(_) => TLS_HINT,
         ureq::Error::Rustls(error) => tls_hint(error),
         // What the other side says of a handshake that was over for us comes while we read its answer.
-        ureq::Error::Io(error) => of_tls(error).map_or(RUNNING_HINT, tls_hint),
+        ureq::Error::Io(error) => match of_tls(error) {
+            Some(error) => tls_hint(error),
+            // Whoever is refused for a certificate may find the connection gone before the reason is read.
+            None if hung_up(error) && url.starts_with("https://") => TLS_HINT,
+            None => RUNNING_HINT,
+        },
         ureq::Error::Timeout(_) => "is a firewall in between, or is the service overloaded?",
         _ => RUNNING_HINT,
     };
     anyhow::anyhow!("cannot reach the service at {url}: {}; {hint}", escaped(&error.to_string()))
+}
+
+/// Somebody was there, and is no more.
+fn hung_up(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)
 }
 
 /// What to check when nobody answers.
@@ -595,6 +606,9 @@ mod tests {
         assert!(said(rustls::Error::InvalidCertificate(stranger)).contains("is SENTINEL_CA_FILE"));
         let plain = InvalidMessage::InvalidContentType;
         assert!(said(rustls::Error::InvalidMessage(plain)).contains("begins with http://"));
+        let gone = ureq::Error::Io(io::ErrorKind::BrokenPipe.into());
+        assert!(unreachable_words("https://a", &gone).to_string().contains(TLS_HINT));
+        assert!(unreachable_words("http://a", &gone).to_string().contains(RUNNING_HINT));
         let refused = ureq::Error::Io(io::ErrorKind::ConnectionRefused.into());
         assert!(unreachable_words("https://a", &refused).to_string().contains(RUNNING_HINT));
     }

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::places::Place;
-use super::{HOUR, SECOND, decide, each};
+use super::{HOUR, SECOND, acme, decide, each, key};
 use crate::harness::eventually;
 
 #[test]
@@ -61,5 +61,33 @@ fn nobody_is_overdue_whose_sign_of_life_another_instance_is_about_to_apply() {
         assert_eq!(keeper.overdue(site.now(), 9).unwrap(), []);
         site.clock.forward(HOUR);
         assert_eq!(keeper.overdue(site.now(), 9).unwrap().len(), 1, "its silence begins there");
+    });
+}
+
+#[test]
+fn an_event_that_is_applied_while_a_stream_is_read_leaves_no_gap() {
+    each(|site| {
+        let Place::Service(standin) = &site.place else { return };
+        let standin = std::sync::Arc::clone(standin);
+        for _ in 0..2 {
+            site.post("s", "Ordered", "{}");
+        }
+        let other = (site.backend.open)(&site.place, &site.clock);
+        let mut slower = other.listener().unwrap();
+        let first = slower.claim(1, Duration::ZERO, &site.stop).unwrap();
+        // The second is there before the first.
+        site.apply(10);
+        let slow = standin.inject("on=OCIStmtExecute text=queue_state nth=1 times=1 do=delay:700");
+        let reader = &mut site.reader;
+        let now = other.now();
+        thread::scope(|scope| {
+            let reading = scope.spawn(move || reader.stream_events(&acme(), &key("s"), 0, 10));
+            eventually("the reader asks", || (standin.hits(&slow) == 1).then_some(()));
+            let change = decide(&mut *slower, &first, now);
+            slower.settle(first, change, now).unwrap();
+            let found = reading.join().unwrap().unwrap().unwrap_or_default();
+            let numbers: Vec<u64> = found.iter().map(|stored| stored.event.stream_seq).collect();
+            assert!(numbers.is_empty() || numbers == [1, 2], "{numbers:?}");
+        });
     });
 }

@@ -540,25 +540,30 @@ impl store::Reader for Reader {
         let ask = text(statement!("stream_events"), &[]);
         let (mut found, _) =
             self.ask(CALL, tenant, |connection| event_page(connection, &ask, &binds, limit))?;
-        let numbers: Vec<(u64, Timestamp)> =
-            found.iter().map(|event| (event.seq, event.times[1])).collect();
-        let last = numbers.last().map_or(after, |(seq, _)| *seq);
-        let has_gap = u64::try_from(numbers.len()).is_ok_and(|count| count < last - after);
+        let last = found.last().map_or(after, |event| event.seq);
+        let has_gap = u64::try_from(found.len()).is_ok_and(|count| count < last - after);
         if has_gap {
-            let (tombstones, first_kept, queue) = self.ask(CALL, tenant, |connection| {
-                let mut binds = names.to_vec();
-                binds.extend([Bind::count(after), Bind::count(last)]);
+            let (again, tombstones, first_kept, queue) = self.ask(CALL, tenant, |connection| {
+                // The queue first: what it does not hold any more by now shows in everything that is read after it.
+                let queue: Option<QueueState> = keeper::main_queue(connection)?;
+                let (again, _) = event_page(connection, &ask, &binds, limit)?;
+                let mut within = names.to_vec();
+                within.extend([Bind::count(after), Bind::count(last)]);
                 let ask = text(statement!("stream_tombstones"), &[]);
-                let tombstones = bind::query(connection, &ask, &binds, limit, |row| {
+                let tombstones = bind::query(connection, &ask, &within, limit, |row| {
                     bind::count(row, "stream_seq")
                 })?;
                 let ask = text(statement!("stream_begins"), &[]);
                 let first = bind::query(connection, &ask, &names, 1, |row| {
                     bind::optional_count(row, "first_seq")
                 })?;
-                let queue: Option<QueueState> = keeper::main_queue(connection)?;
-                Ok((tombstones, first.into_iter().next().flatten(), queue))
+                Ok((again, tombstones, first.into_iter().next().flatten(), queue))
             })?;
+            // Beyond what was there before the queue was asked, something may have been accepted since.
+            found = again;
+            found.retain(|event| event.seq <= last);
+            let numbers: Vec<(u64, Timestamp)> =
+                found.iter().map(|event| (event.seq, event.times[1])).collect();
             let oldest = queue.and_then(|queue| {
                 // What waits for its retry has no time to compare: then nothing is taken for dropped.
                 let waits = queue.waiting > 0 || queue.expired > 0;
