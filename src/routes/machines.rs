@@ -179,7 +179,7 @@ impl Desk {
         for fault in Fault::ALL {
             metrics.handshakes_failed(fault.as_str(), front.handshake_errors().of(fault));
         }
-        metrics.note_reuse();
+        metrics.reconnected(self.shared.store.reconnects());
         let takes_writes = !matches!(self.shared.store.write_state(), WriteState::Closed(_));
         metrics.store_up.set(i64::from(takes_writes && self.reader.ping().is_ok()));
         let (_, oldest) = self.shared.store.backlog();

@@ -421,6 +421,10 @@ pub trait Store: Send + Sync {
     fn answers_at_once(&self) -> bool {
         true
     }
+    /// Sessions that were lost and opened again since the start. Renewing an old one is none of these.
+    fn reconnects(&self) -> u64 {
+        0
+    }
     /// What `/ready` says of this store beside that it reads and writes.
     fn condition(&self) -> Vec<Condition> {
         Vec::new()

@@ -308,7 +308,7 @@ impl Metrics {
         );
         r.register(
             "sentinel_store_reconnects",
-            "Store sessions opened again",
+            "Store sessions that were lost and opened again",
             self.store_reconnects.clone(),
         );
         r.register(
@@ -431,8 +431,10 @@ impl Metrics {
         gauge.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
-    /// Takes the share of store calls that found an open session anew: all of them, where nothing was opened again.
-    pub fn note_reuse(&self) {
+    /// Notes that by now so many sessions were lost and opened again, and with it the share of store calls that found
+    /// an open one: all of them, where nothing was opened again.
+    pub fn reconnected(&self, times: u64) {
+        self.store_reconnects.inner().fetch_max(times, Ordering::Relaxed);
         let calls = self.store_calls.load(Ordering::Relaxed);
         let fresh = self.store_reconnects.get().min(calls);
         let share = if calls == 0 { 1.0 } else { (calls - fresh) as f64 / calls as f64 };

@@ -33,6 +33,7 @@ mod state;
 mod tail;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
@@ -233,6 +234,10 @@ impl Store for Oracle {
 
     fn answers_at_once(&self) -> bool {
         false
+    }
+
+    fn reconnects(&self) -> u64 {
+        self.database.reconnects.load(Ordering::Relaxed)
     }
 
     fn condition(&self) -> Vec<Condition> {

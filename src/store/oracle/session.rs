@@ -5,6 +5,7 @@
 //! asked again; and a refused password is not tried tightly, because the database locks the account for that.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam::channel;
@@ -96,11 +97,20 @@ pub(super) struct Database {
     pub(super) sessions: Mutex<Vec<SessionState>>,
     /// `19.3.0.0.0 (Oracle Database 19c …)`, once a session was open.
     pub(super) version: Mutex<Option<String>>,
+    /// Sessions that were opened again after they were lost.
+    pub(super) reconnects: AtomicU64,
 }
 
 impl Database {
     pub(super) fn new(address: Address, care: Care, schema: String) -> Self {
-        Self { address, care, schema, sessions: Mutex::new(Vec::new()), version: Mutex::new(None) }
+        Self {
+            address,
+            care,
+            schema,
+            sessions: Mutex::new(Vec::new()),
+            version: Mutex::new(None),
+            reconnects: AtomicU64::new(0),
+        }
     }
 }
 
@@ -190,6 +200,8 @@ pub(super) struct Session {
     role: &'static str,
     place: usize,
     open: Option<Open>,
+    /// The last one ended before its time.
+    was_lost: bool,
     backoff: Backoff,
     last_fault: Option<(Class, String)>,
     /// Errors in a row that nobody understands.
@@ -224,6 +236,7 @@ impl Session {
             role,
             place,
             open: None,
+            was_lost: false,
             backoff: Backoff::new(),
             last_fault: None,
             unclear: 0,
@@ -250,6 +263,11 @@ impl Session {
 
     /// Drops the connection. The database rolls back what was not committed.
     pub(super) fn drop_connection(&mut self) {
+        self.was_lost |= self.open.is_some();
+        self.close();
+    }
+
+    fn close(&mut self) {
         self.open = None;
         self.database.sessions.lock()[self.place].open_since = None;
     }
@@ -262,10 +280,11 @@ impl Session {
         let (ping_after, wait) = (care.ping_after, care.connect_wait);
         if let Some(open) = &self.open {
             // There is no time for a new one while everything stops.
-            let is_dead = (now >= open.renew_at && !component::is_stopping())
-                || (now.duration_since(open.used_at) >= ping_after
-                    && open.connection.ping().is_err());
-            if is_dead {
+            if now >= open.renew_at && !component::is_stopping() {
+                self.close();
+            } else if now.duration_since(open.used_at) >= ping_after
+                && open.connection.ping().is_err()
+            {
                 self.drop_connection();
             }
         }
@@ -399,6 +418,7 @@ impl Session {
         if self.unclear > 0 {
             self.unclear = 0;
             self.backoff.not_before = None;
+            self.last_fault = None;
             let was_stuck = self.database.sessions.lock()[self.place].stuck.take().is_some();
             if was_stuck {
                 log::warn!(role = self.role; "this thread gets on again");
@@ -494,6 +514,9 @@ impl Session {
         self.backoff.not_before = None;
         self.last_fault = None;
         self.generation += 1;
+        if std::mem::take(&mut self.was_lost) {
+            self.database.reconnects.fetch_add(1, Ordering::Relaxed);
+        }
         self.open = Some(Open {
             connection,
             renew_at: now + (lifetime - part / 2) + jitter,

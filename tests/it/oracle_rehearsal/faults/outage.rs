@@ -4,7 +4,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::{ANSWERED, Site, applied_once, check, event, timed};
-use crate::harness::{eventually, full};
+use crate::harness::{Client, eventually, full};
+
+/// How many sessions were lost and opened again, as the alert `SentinelStoreReconnecting` counts them.
+fn reconnects(client: &mut Client) -> u64 {
+    let text = client.get("/metrics").expect(200).text();
+    let found = text.lines().find_map(|line| line.strip_prefix("sentinel_store_reconnects_total "));
+    found.and_then(|value| value.parse().ok()).expect("a count")
+}
 
 #[test]
 fn the_database_goes_for_a_while_and_everything_comes_back_by_itself() {
@@ -16,6 +23,7 @@ fn the_database_goes_for_a_while_and_everything_comes_back_by_itself() {
         client.event(&format!("key-{acknowledged}"), &event(acknowledged)).expect(202);
         acknowledged += 1;
     }
+    assert_eq!(reconnects(&mut reader), 0, "whoever was never lost is not opened again");
 
     let gone = site.standin.inject("on=OCIServerAttach do=ora:12541");
     assert!(site.standin.kill_sessions() > 0);
@@ -65,6 +73,8 @@ fn the_database_goes_for_a_while_and_everything_comes_back_by_itself() {
         (ready.status == 200).then_some(())
     });
     applied_once(&site, usize::try_from(acknowledged).expect("few"));
+    // Intake, a listener and a reader at least.
+    assert!(reconnects(&mut reader) >= 3, "{}", reconnects(&mut reader));
     assert_eq!(instance.terminate(), 0);
 }
 
