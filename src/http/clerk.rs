@@ -4,16 +4,30 @@
 use std::any::Any;
 use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use super::arena::Arena;
 use super::connection::{Outcome, Piece, Verdict};
 use super::reply::{self, Date, Facts};
-use super::{Admission, App, Handled, Head, Onward, Reply, Request, letterbox};
+use super::{
+    Admission, App, Handled, Head, Lateness, Onward, Pause, Reply, Request, Unfinished, letterbox,
+};
 use crate::mailbox::Answer;
 
 /// For a 503 that doesn't say when to come back.
 const RETRY_AFTER_S: &str = "1";
+
+/// What has become of a late reply.
+pub(super) enum Late<A: App> {
+    /// It is framed. `keep`: the connection may be used again.
+    Replied {
+        keep: bool,
+    },
+    NotYet {
+        stream: Box<Unfinished<A>>,
+        pause: Pause,
+    },
+}
 
 /// A thread's app with what it needs to answer.
 pub(super) struct Clerk<A> {
@@ -24,7 +38,7 @@ pub(super) struct Clerk<A> {
 
 impl<A: App> Clerk<A>
 where
-    A::Stream: 'static,
+    Unfinished<A>: 'static,
 {
     pub(super) fn new(app: A, now: SystemTime) -> Self {
         Self { app, arena: Arena::new(), date: Date::new(now) }
@@ -56,10 +70,10 @@ where
         &mut self,
         request: &Request<'_>,
         admitted: A::Admitted,
-        back: &letterbox::Slip<'_, A::Stream>,
+        back: &letterbox::Slip<'_, Unfinished<A>>,
         facts: Facts,
         out: &mut Vec<u8>,
-    ) -> Outcome<A::Stream> {
+    ) -> Outcome<Unfinished<A>> {
         let done = self.guarded(out, |app, arena, date, out| {
             let handled = app.handle(arena.bump(), request, admitted, back);
             // The stop signal may have come while the request was handled.
@@ -70,6 +84,7 @@ where
                     Outcome::Replied { keep: send(app, arena, date, &reply, facts, out) }
                 }
                 Handled::Waiting => Outcome::Waiting,
+                Handled::Late(late) => Outcome::Late { stream: Box::new(Unfinished::Reply(late)) },
                 Handled::Stream { status, content_type, headers, stream } => {
                     let keep =
                         reply::frame_stream_head(out, status, content_type, &headers, facts, date);
@@ -77,7 +92,7 @@ where
                     if facts.head_only {
                         Outcome::Replied { keep }
                     } else {
-                        Outcome::Stream { stream: Box::new(stream), keep }
+                        Outcome::Stream { stream: Box::new(Unfinished::Body(stream)), keep }
                     }
                 }
             }
@@ -101,16 +116,31 @@ where
     }
 
     /// The next piece of a streamed body, and how it goes on. `None`: it can't be made.
-    pub(super) fn more(&mut self, stream: Box<A::Stream>) -> Option<(Piece<A::Stream>, Onward)> {
+    pub(super) fn more(&mut self, stream: A::Stream) -> Option<(Piece<Unfinished<A>>, Onward)> {
         let piece = self.guarded(&mut Vec::new(), |app, _, _, _| {
-            let (bytes, more) = app.more(*stream);
+            let (bytes, more) = app.more(stream);
             let onward = more.as_ref().map_or_else(Onward::default, |stream| app.onward(stream));
-            ((bytes, more.map(Box::new)), onward)
+            ((bytes, more.map(|stream| Box::new(Unfinished::Body(stream)))), onward)
         });
         if piece.is_none() {
             log::error!("a streamed body panicked and is broken off");
         }
         piece
+    }
+
+    /// The reply that was to come late, if it is there by now.
+    pub(super) fn late(&mut self, late: A::Late, facts: Facts, out: &mut Vec<u8>) -> Late<A> {
+        // How long it has waited was the wish of whoever asked.
+        let facts = Facts { complete_at: Instant::now(), ..facts };
+        let done = self.guarded(out, |app, arena, date, out| match app.late(arena.bump(), late) {
+            Lateness::Reply(reply) => {
+                Late::Replied { keep: send(app, arena, date, &reply, facts, out) }
+            }
+            Lateness::NotYet(late, pause) => {
+                Late::NotYet { stream: Box::new(Unfinished::Reply(late)), pause }
+            }
+        });
+        done.unwrap_or_else(|| Late::Replied { keep: self.apologize(facts, out) })
     }
 
     /// Returns whether the connection may be used again.

@@ -12,7 +12,7 @@ use super::limits::{READ_BYTES, SPARE_BUFFERS_MAX};
 use super::parse::Refusal;
 use super::reply::Facts;
 use super::worker::{Job, Work};
-use super::{App, Head, Peer, Port, Request};
+use super::{App, Head, Peer, Port, Request, Unfinished};
 use crate::mailbox::Address;
 use crate::room::Rooms;
 
@@ -20,7 +20,7 @@ use crate::room::Rooms;
 pub(super) struct Office<A: App> {
     pub(super) clerk: Clerk<A>,
     pub(super) jobs: Sender<Job<A>>,
-    pub(super) letterbox: Arc<Letterbox<A::Stream>>,
+    pub(super) letterbox: Arc<Letterbox<Unfinished<A>>>,
     /// Empty buffers for requests that must be kept.
     pub(super) spares: Vec<Vec<u8>>,
     /// The room for the bodies of all connections of all loops, in bytes.
@@ -38,19 +38,19 @@ impl<A: App> Office<A> {
         }
     }
 
-    /// Asks a worker for the next piece of a streamed body. Gives the stream back if no worker has room, or none is
-    /// left.
-    pub(super) fn ask_for_piece(
+    /// Lets a worker go on with a reply. Gives it back if no worker has room, or none is left.
+    pub(super) fn go_on(
         &self,
-        stream: Box<A::Stream>,
+        unfinished: Box<Unfinished<A>>,
+        facts: Facts,
         address: Address,
-    ) -> Result<(), TrySendError<Box<A::Stream>>> {
+    ) -> Result<(), TrySendError<Box<Unfinished<A>>>> {
         let letterbox = Arc::clone(&self.letterbox);
         let back = |job: Job<A>| match job.work {
-            Work::Piece(stream) => stream,
-            Work::Request { .. } => unreachable!("a piece was sent"),
+            Work::Onward { unfinished, .. } => unfinished,
+            Work::Request { .. } => unreachable!("something unfinished was sent"),
         };
-        let job = Job { work: Work::Piece(stream), address, letterbox };
+        let job = Job { work: Work::Onward { unfinished, facts }, address, letterbox };
         self.jobs.try_send(job).map_err(|error| match error {
             TrySendError::Full(job) => TrySendError::Full(back(job)),
             TrySendError::Disconnected(job) => TrySendError::Disconnected(back(job)),
@@ -78,10 +78,10 @@ impl<A: App> Desk<'_, A> {
 
 impl<A: App> Responder for Desk<'_, A>
 where
-    A::Stream: 'static,
+    Unfinished<A>: 'static,
 {
     type Admitted = A::Admitted;
-    type Stream = A::Stream;
+    type Stream = Unfinished<A>;
 
     fn admit(&mut self, head: &Head<'_>, facts: Facts, out: &mut Vec<u8>) -> Verdict<A::Admitted> {
         self.office.clerk.admit(head, facts, out)
@@ -93,7 +93,7 @@ where
         admitted: A::Admitted,
         facts: Facts,
         out: &mut Vec<u8>,
-    ) -> Outcome<A::Stream> {
+    ) -> Outcome<Unfinished<A>> {
         let address = self.next_address();
         let Office { clerk, letterbox, .. } = &mut *self.office;
         clerk.handle(request, admitted, &letterbox::Slip { letterbox, address }, facts, out)
@@ -104,7 +104,7 @@ where
         parcel: Parcel<A::Admitted>,
         facts: Facts,
         out: &mut Vec<u8>,
-    ) -> Outcome<A::Stream> {
+    ) -> Outcome<Unfinished<A>> {
         let address = self.next_address();
         let (peer, port) = (self.peer.clone(), self.port);
         let work = Work::Request { parcel, facts, peer, port };

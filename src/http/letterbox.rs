@@ -12,7 +12,7 @@ use crossbeam::queue::SegQueue;
 use mio::Waker;
 
 use super::connection::Piece;
-use super::{Onward, ReturnAddress};
+use super::{Onward, Pause, ReturnAddress};
 use crate::mailbox::{Address, Letter, Mailbox, ReplyTo};
 
 /// What comes back to a loop.
@@ -25,7 +25,11 @@ pub(super) enum Post<S> {
     Stream { address: Address, head: Vec<u8>, stream: Box<S>, keep: bool },
     /// A piece of a streamed body; none if it broke off.
     Piece { address: Address, piece: Option<Piece<S>>, onward: Onward },
-    /// What a resting stream waits for may be there.
+    /// A reply that comes whole, later.
+    Late { address: Address, stream: Box<S> },
+    /// It is not there yet.
+    NotYet { address: Address, stream: Box<S>, pause: Pause },
+    /// What a resting stream or a late reply waits for may be there.
     News { address: Address },
 }
 
@@ -36,6 +40,8 @@ impl<S> Post<S> {
             Self::Reply { address, .. }
             | Self::Stream { address, .. }
             | Self::Piece { address, .. }
+            | Self::Late { address, .. }
+            | Self::NotYet { address, .. }
             | Self::News { address } => *address,
         }
     }

@@ -130,7 +130,7 @@ pub struct Reply<'a> {
 }
 
 /// What the app does with a request.
-pub enum Handled<'a, S> {
+pub enum Handled<'a, S, L> {
     Reply(Reply<'a>),
     /// The answer comes through the mailbox, to the address in the [`ReplyTo`] that the request was given.
     Waiting,
@@ -141,6 +141,23 @@ pub enum Handled<'a, S> {
         headers: Vec<(&'static str, Cow<'a, str>)>,
         stream: S,
     },
+    /// There is nothing to say yet, not even a status: [`App::late`] on a worker, until it has the reply.
+    Late(L),
+}
+
+/// What a late reply has come to.
+pub enum Lateness<'a, L> {
+    Reply(Reply<'a>),
+    /// Not yet: to be asked again after the pause.
+    NotYet(L, Pause),
+}
+
+/// What is left of an exchange that does not end with its request.
+pub(super) enum Unfinished<A: App> {
+    /// More of the body.
+    Body(A::Stream),
+    /// The whole reply.
+    Reply(A::Late),
 }
 
 /// How a stream goes on after a piece. By default it makes its next piece as soon as the peer has taken this one.
@@ -152,10 +169,10 @@ pub struct Onward {
     pub endless: Option<&'static Endless>,
 }
 
-/// What a stream without further words waits for. No worker waits with it.
+/// What a stream without further words waits for, or a late reply. No worker waits with it.
 pub struct Pause {
     pub news: Arc<Subscription>,
-    /// When the next piece is asked for although there is no news. So it is at the stop, unless the stream is endless.
+    /// When it is asked again although there is no news. So it is at the stop, unless the stream is endless.
     pub until: Option<Instant>,
 }
 
@@ -184,6 +201,8 @@ pub trait App {
     type Admitted: Send + 'static;
     /// Where a streamed body stands.
     type Stream: Send + 'static;
+    /// What a late reply waits for.
+    type Late: Send + 'static;
 
     /// Looks at a head: route, method, token, scope. Must be quick; it always runs on the loop.
     fn admit<'a>(&mut self, arena: &'a Bump, head: &Head<'_>) -> Admission<'a, Self::Admitted>;
@@ -194,7 +213,7 @@ pub trait App {
         request: &Request<'_>,
         admitted: Self::Admitted,
         back: &dyn ReturnAddress,
-    ) -> Handled<'a, Self::Stream>;
+    ) -> Handled<'a, Self::Stream, Self::Late>;
     /// Turns the answer of another thread into the reply. Runs on the loop.
     fn complete<'a>(
         &mut self,
@@ -210,11 +229,15 @@ pub trait App {
     fn onward(&self, _stream: &Self::Stream) -> Onward {
         Onward::default()
     }
+    /// The reply that was to come late, if it is there. Runs on a worker, any worker: at once, after each news, and
+    /// when its pause is over.
+    fn late<'a>(&mut self, arena: &'a Bump, late: Self::Late) -> Lateness<'a, Self::Late>;
     /// The reply to bytes that are no acceptable request: 400, 408, 413, 417, 431, 501; to one that panicked: 500, which
     /// the app logs, since it knows whose request it was; and to what there is no room for: 503, which gets a
     /// `Retry-After` if the reply has none.
     fn refuse<'a>(&mut self, arena: &'a Bump, status: u16, detail: &'static str) -> Reply<'a>;
-    /// A reply has been framed: for the metrics. `micros` since the request was complete, `arena_bytes` used by it.
+    /// A reply has been framed: for the metrics. `micros` since the request was complete, for a late one since it was
+    /// asked for the last time; `arena_bytes` used by it.
     fn replied(&mut self, status: u16, micros: u64, arena_bytes: usize);
     /// The loop has done everything that was ready: give up the read snapshot.
     fn end_turn(&mut self);

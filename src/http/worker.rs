@@ -10,12 +10,12 @@ use std::time::SystemTime;
 use crossbeam::channel::{Receiver, Sender};
 use crossbeam::select;
 
-use super::clerk::Clerk;
+use super::clerk::{Clerk, Late};
 use super::connection::{Outcome, Parcel, with_request};
 use super::letterbox::{self, Letterbox, Post};
 use super::limits::SPARE_BYTES_MAX;
 use super::reply::Facts;
-use super::{App, Peer, Port};
+use super::{App, Peer, Port, Unfinished};
 use crate::component::{Component, await_work, begin_step};
 use crate::mailbox::Address;
 
@@ -23,15 +23,15 @@ use crate::mailbox::Address;
 pub struct Job<A: App> {
     pub(super) work: Work<A>,
     pub(super) address: Address,
-    pub(super) letterbox: Arc<Letterbox<A::Stream>>,
+    pub(super) letterbox: Arc<Letterbox<Unfinished<A>>>,
 }
 
 /// What a worker does.
 pub(super) enum Work<A: App> {
     /// Handle a request.
     Request { parcel: Parcel<A::Admitted>, facts: Facts, peer: Peer, port: Port },
-    /// Make the next piece of a streamed body.
-    Piece(Box<A::Stream>),
+    /// Go on with a reply: make the next piece of its body, or the whole of it.
+    Onward { unfinished: Box<Unfinished<A>>, facts: Facts },
 }
 
 /// Starts worker `n`. It takes jobs until it is told to stop, and then what is still in the channel.
@@ -83,7 +83,7 @@ struct Worker<A> {
 
 impl<A: App> Worker<A>
 where
-    A::Stream: 'static,
+    Unfinished<A>: 'static,
 {
     fn new(app: A) -> Self {
         Self { clerk: Clerk::new(app, SystemTime::now()), out: Vec::new() }
@@ -106,10 +106,24 @@ where
                 drop(room);
                 post
             }
-            Work::Piece(stream) => {
-                let (piece, onward) = self.clerk.more(stream).unzip();
-                Some(Post::Piece { address, piece, onward: onward.unwrap_or_default() })
-            }
+            Work::Onward { unfinished, facts } => match *unfinished {
+                Unfinished::Body(stream) => {
+                    let (piece, onward) = self.clerk.more(stream).unzip();
+                    Some(Post::Piece { address, piece, onward: onward.unwrap_or_default() })
+                }
+                Unfinished::Reply(late) => {
+                    self.clerk.turn_to(SystemTime::now());
+                    let facts = Facts { keep: facts.keep && !letterbox.is_draining(), ..facts };
+                    match self.clerk.late(late, facts, &mut self.out) {
+                        Late::Replied { keep } => {
+                            self.post_of(Outcome::Replied { keep }, Vec::new(), address)
+                        }
+                        Late::NotYet { stream, pause } => {
+                            Some(Post::NotYet { address, stream, pause })
+                        }
+                    }
+                }
+            },
         };
         if let Some(post) = post {
             letterbox.post(post);
@@ -120,10 +134,10 @@ where
     /// Packs what is in `out` into the buffer that the request came in, which the loop gets back that way.
     fn post_of(
         &mut self,
-        outcome: Outcome<A::Stream>,
+        outcome: Outcome<Unfinished<A>>,
         mut buffer: Vec<u8>,
         address: Address,
-    ) -> Option<Post<A::Stream>> {
+    ) -> Option<Post<Unfinished<A>>> {
         buffer.clear();
         if self.out.len() <= buffer.capacity() {
             buffer.extend_from_slice(&self.out);
@@ -139,6 +153,7 @@ where
             Outcome::Stream { stream, keep } => {
                 Some(Post::Stream { address, head: buffer, stream, keep })
             }
+            Outcome::Late { stream } => Some(Post::Late { address, stream }),
             Outcome::Waiting => None,
         }
     }

@@ -8,11 +8,11 @@ use bumpalo::Bump;
 
 use super::internal::{accepted, door_problem, single, write_receipt};
 use super::problem::{Kind, Problem};
-use super::{Desk, Exchange, Outcome, Waiting};
+use super::{Desk, Exchange, Handled, Outcome, Waiting};
 use crate::domain::ids::EventId;
 use crate::domain::time::Timestamp;
 use crate::domain::{cloudevents, door, report};
-use crate::http::{Handled, Head, Reply};
+use crate::http::{Head, Reply};
 use crate::mailbox::Answer;
 use crate::telemetry::traces::Receiving;
 

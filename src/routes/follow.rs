@@ -1,5 +1,4 @@
-//! Answers that go on when they have come to the end. This module follows the log rows of a process, and waits for the
-//! next events of a stream, or until a status shows one of them.
+//! Answers that go on when they have come to the end. This module follows the log rows of a process.
 //!
 //! # Every row once
 //!
@@ -22,11 +21,10 @@ use std::time::Instant;
 use bumpalo::Bump;
 
 use super::problem::{Kind, Problem};
-use crate::domain::ids::{ProcessId, StreamKey, TenantId};
-use crate::domain::time::Timestamp;
+use crate::domain::ids::{ProcessId, TenantId};
 use crate::http::{Endless, Onward, Pause};
 use crate::live::Subscription;
-use crate::store::{Cursor, LogFilter, Page, ProcessView, Reader, Result, StoredEvent, StoredLog};
+use crate::store::{Cursor, LogFilter, Page, Reader, Result, StoredLog};
 use crate::view;
 use crate::view::json::Json;
 
@@ -252,134 +250,6 @@ impl LogFollow {
         out.extend_from_slice(json.finish());
         out.extend_from_slice(if self.form == Form::Events { b"\n\n" } else { b"\n" });
     }
-}
-
-/// Waits for the events of a stream after a number.
-pub struct EventsWait {
-    pub(super) tenant: TenantId,
-    pub(super) stream: StreamKey,
-    pub(super) after: u64,
-    pub(super) limit: usize,
-    pub(super) until: Instant,
-    /// That is when the token of the asker is no longer good: nothing is read for it from then on.
-    pub(super) is_cut: bool,
-    pub(super) news: Arc<Subscription>,
-}
-
-impl EventsWait {
-    /// The whole answer when there is one, or when the time is up; else the wait goes on.
-    pub(super) fn next(self, reader: &mut dyn Reader, draining: bool) -> (Vec<u8>, Option<Self>) {
-        if self.is_cut && Instant::now() >= self.until {
-            return (body(&[], self.after), None);
-        }
-        // Before the read: what comes later ends the rest at once.
-        self.news.take();
-        let found = reader.stream_events(&self.tenant, &self.stream, self.after, self.limit);
-        let events = match found {
-            Ok(found) => found.unwrap_or_default(),
-            Err(error) => {
-                // An answer without events is true, and the next question tells what is wrong.
-                log::error!("a wait for events broke off: {error}");
-                return (body(&[], self.after), None);
-            }
-        };
-        if events.is_empty() && !draining && Instant::now() < self.until {
-            return (Vec::new(), Some(self));
-        }
-        (body(&events, self.after), None)
-    }
-
-    pub(super) fn onward(&self) -> Onward {
-        let pause = Pause { news: Arc::clone(&self.news), until: Some(self.until) };
-        Onward { pause: Some(pause), endless: None }
-    }
-}
-
-/// Waits until the status of a process shows an event of its stream.
-pub struct StatusWait {
-    pub(super) tenant: TenantId,
-    pub(super) process: ProcessId,
-    pub(super) stream: StreamKey,
-    /// The number of that event.
-    pub(super) seen: u64,
-    /// The answer as it was when it was asked for: what there is to say when the time is up.
-    pub(super) known: Vec<u8>,
-    pub(super) until: Instant,
-    pub(super) news: Arc<Subscription>,
-}
-
-impl StatusWait {
-    /// The answer once the event is applied, or when the time is up; else the wait goes on.
-    pub(super) fn next(
-        self,
-        reader: &mut dyn Reader,
-        now: Timestamp,
-        draining: bool,
-    ) -> (Vec<u8>, Option<Self>) {
-        // The time may be up because the token is no longer good, so nothing new is read for it then.
-        if draining || Instant::now() >= self.until {
-            return (self.known, None);
-        }
-        // Before the read: what comes later ends the rest at once.
-        self.news.take();
-        let shown = match shows(reader, &self.tenant, &self.stream, self.seen) {
-            Ok(true) => reader.status(&self.tenant, &self.process),
-            Ok(false) => return (Vec::new(), Some(self)),
-            Err(error) => Err(error),
-        };
-        match shown {
-            Ok(Some(view)) => (status_body(&view, now), None),
-            Ok(None) => (self.known, None),
-            Err(error) => {
-                // What was true a moment ago is an answer, and the next question tells what is wrong.
-                log::error!("a wait for a status broke off: {error}");
-                (self.known, None)
-            }
-        }
-    }
-
-    pub(super) fn onward(&self) -> Onward {
-        let pause = Pause { news: Arc::clone(&self.news), until: Some(self.until) };
-        Onward { pause: Some(pause), endless: None }
-    }
-}
-
-/// Whether a status shows the event `seen` of its stream.
-pub(super) fn shows(
-    reader: &mut dyn Reader,
-    tenant: &TenantId,
-    stream: &StreamKey,
-    seen: u64,
-) -> Result<bool> {
-    if reader.shows_acknowledged() {
-        return Ok(true);
-    }
-    Ok(reader.stream(tenant, stream)?.is_some_and(|state| state.applied_seq >= seen))
-}
-
-/// A status, on its own.
-pub(super) fn status_body(view: &ProcessView, now: Timestamp) -> Vec<u8> {
-    let arena = Bump::new();
-    let mut json = Json::new(&arena);
-    view::process::write(&mut json, view, now);
-    json.finish().to_vec()
-}
-
-fn body(events: &[StoredEvent], after: u64) -> Vec<u8> {
-    let arena = Bump::new();
-    let mut json = Json::new(&arena);
-    write_events(&mut json, events, after);
-    json.finish().to_vec()
-}
-
-/// Writes events of a stream, and the number to go on after: the same serves paging and resuming.
-pub(super) fn write_events(json: &mut Json<'_>, events: &[StoredEvent], after: u64) {
-    let next = events.last().map_or(after, |stored| stored.event.stream_seq);
-    json.object(|json| {
-        json.member("events")
-            .array(|json| events.iter().for_each(|event| view::event::write(json, event)));
-        json.member("after").number(next);
-    });
 }
 
 #[cfg(test)]

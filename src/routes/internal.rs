@@ -4,12 +4,12 @@
 use bumpalo::Bump;
 
 use super::problem::{Kind, Problem};
-use super::{Desk, Exchange, JSON, Outcome, Waiting};
+use super::{Desk, Exchange, Handled, JSON, Outcome, Waiting};
 use crate::domain::door::{self, DoorError};
 use crate::domain::event::{Receipt, Verdict};
 use crate::domain::ids::{EventId, ProcessId};
 use crate::domain::report::{self, ReportKind};
-use crate::http::{Handled, Reply};
+use crate::http::Reply;
 use crate::mailbox::Answer;
 use crate::telemetry::traces::Receiving;
 use crate::view::json::Json;

@@ -11,7 +11,7 @@ use bumpalo::Bump;
 
 use super::is_loopback_host;
 use super::problem::{Kind, Problem};
-use crate::http::{Admission, App, Handled, Head, Place, Reply, Request, ReturnAddress};
+use crate::http::{Admission, App, Handled, Head, Lateness, Place, Reply, Request, ReturnAddress};
 use crate::mailbox::Answer;
 use crate::view::json::Json;
 
@@ -45,6 +45,7 @@ fn trace_id() -> String {
 impl App for Lobby {
     type Admitted = Asked;
     type Stream = std::convert::Infallible;
+    type Late = std::convert::Infallible;
 
     fn admit<'a>(&mut self, arena: &'a Bump, head: &Head<'_>) -> Admission<'a, Asked> {
         if self.development && !is_loopback_host(head.headers.get("host")) {
@@ -67,7 +68,7 @@ impl App for Lobby {
         request: &Request<'_>,
         asked: Asked,
         _back: &dyn ReturnAddress,
-    ) -> Handled<'a, Self::Stream> {
+    ) -> Handled<'a, Self::Stream, Self::Late> {
         let json = |status, body| Reply {
             status,
             content_type: super::JSON,
@@ -104,6 +105,10 @@ impl App for Lobby {
 
     fn more(&mut self, stream: Self::Stream) -> (Vec<u8>, Option<Self::Stream>) {
         match stream {}
+    }
+
+    fn late<'a>(&mut self, _: &'a Bump, late: Self::Late) -> Lateness<'a, Self::Late> {
+        match late {}
     }
 
     fn refuse<'a>(&mut self, arena: &'a Bump, status: u16, detail: &'static str) -> Reply<'a> {

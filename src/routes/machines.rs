@@ -3,16 +3,15 @@
 use std::borrow::Cow;
 
 use super::problem::Kind;
-use super::{Desk, Exchange, JSON, Outcome, not_found};
+use super::{Desk, Exchange, Handled, JSON, Outcome, not_found};
+use crate::http::Reply;
 use crate::http::auth::{KeysState, unix_seconds};
 use crate::http::handshakes::Fault;
-use crate::http::{Handled, Reply};
-use crate::routes::stream::Streamed;
 use crate::store::WriteState;
 use crate::telemetry::exposition;
 use crate::telemetry::metrics::ChannelLabel;
 
-pub(super) fn index<'a>(exchange: &Exchange<'_, 'a>) -> Handled<'a, Streamed> {
+pub(super) fn index<'a>(exchange: &Exchange<'_, 'a>) -> Handled<'a> {
     Handled::Reply(exchange.json(200, |json| {
         json.object(|json| {
             json.member("service").text("process-sentinel");
@@ -24,7 +23,7 @@ pub(super) fn index<'a>(exchange: &Exchange<'_, 'a>) -> Handled<'a, Streamed> {
     }))
 }
 
-pub(super) fn health<'a>(_: &Exchange<'_, 'a>) -> Handled<'a, Streamed> {
+pub(super) fn health<'a>(_: &Exchange<'_, 'a>) -> Handled<'a> {
     Handled::Reply(Reply {
         status: 200,
         content_type: JSON,
@@ -92,7 +91,7 @@ fn keys_check(state: &KeysState) -> Check {
 
 impl Desk {
     /// 503 when this instance cannot read the store, cannot accept writes or is draining [TE10].
-    pub(super) fn ready<'a>(&mut self, exchange: &Exchange<'_, 'a>) -> Handled<'a, Streamed> {
+    pub(super) fn ready<'a>(&mut self, exchange: &Exchange<'_, 'a>) -> Handled<'a> {
         let mut checks = Vec::new();
         let draining = self.shared.is_draining();
         checks.push(Check::new(
@@ -162,7 +161,7 @@ impl Desk {
         }))
     }
 
-    pub(super) fn metrics<'a>(&mut self, exchange: &Exchange<'_, 'a>) -> Handled<'a, Streamed> {
+    pub(super) fn metrics<'a>(&mut self, exchange: &Exchange<'_, 'a>) -> Handled<'a> {
         let metrics = &self.shared.metrics;
         let depth = |channel, taken: usize| {
             metrics

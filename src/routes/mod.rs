@@ -18,6 +18,7 @@ pub mod problem;
 mod read;
 mod stream;
 pub mod table;
+mod wait;
 
 use std::any::Any;
 use std::borrow::Cow;
@@ -39,7 +40,7 @@ use crate::http::auth::{
 };
 use crate::http::front::FrontHandle;
 use crate::http::{
-    Admission, App, Handled, Head, Onward, Place, Port, Reply, Request, ReturnAddress,
+    self, Admission, App, Head, Lateness, Onward, Place, Port, Reply, Request, ReturnAddress,
 };
 use crate::intake::Posting;
 use crate::live::Hub;
@@ -146,7 +147,8 @@ struct Exchange<'e, 'a> {
     back: &'e dyn ReturnAddress,
 }
 
-type Outcome<'a> = Result<Handled<'a, stream::Streamed>, Problem>;
+type Handled<'a> = http::Handled<'a, stream::Streamed, wait::Wait>;
+type Outcome<'a> = Result<Handled<'a>, Problem>;
 
 impl Desk {
     /// A desk with a read session of its own.
@@ -372,6 +374,7 @@ impl Desk {
 impl App for Desk {
     type Admitted = Admitted;
     type Stream = stream::Streamed;
+    type Late = wait::Wait;
 
     fn admit<'a>(&mut self, arena: &'a Bump, head: &Head<'_>) -> Admission<'a, Admitted> {
         self.for_machines = false;
@@ -412,7 +415,7 @@ impl App for Desk {
         request: &Request<'_>,
         admitted: Admitted,
         back: &dyn ReturnAddress,
-    ) -> Handled<'a, Self::Stream> {
+    ) -> Handled<'a> {
         let trace = admitted.trace;
         self.for_machines = admitted.route.is_for_machines();
         self.at_hand = Some(trace.trace_id);
@@ -420,13 +423,7 @@ impl App for Desk {
         self.at_hand = None;
         match outcome {
             Ok(handled) => handled,
-            Err(problem) => {
-                let trace_id = trace_id_hex(&trace);
-                if let Some(cause) = &problem.cause {
-                    log::error!(traceId = trace_id.as_str(); "a request is answered with {}: {cause}", problem.kind.status());
-                }
-                Handled::Reply(problem.reply(arena, Some(request.head.path), Some(&trace_id)))
-            }
+            Err(problem) => Handled::Reply(told(arena, &problem, request.head.path, &trace)),
         }
     }
 
@@ -451,13 +448,27 @@ impl App for Desk {
     }
 
     fn more(&mut self, stream: Self::Stream) -> (Vec<u8>, Option<Self::Stream>) {
-        let draining = self.shared.is_draining();
-        let now = self.shared.store.now();
-        stream.next(&mut *self.reader, now, draining)
+        stream.next(&mut *self.reader)
     }
 
     fn onward(&self, stream: &Self::Stream) -> Onward {
         stream.onward()
+    }
+
+    fn late<'a>(&mut self, arena: &'a Bump, late: wait::Wait) -> Lateness<'a, wait::Wait> {
+        self.for_machines = false;
+        self.at_hand = Some(late.trace.trace_id);
+        let (now, draining) = (self.shared.store.now(), self.shared.is_draining());
+        let looked = late.look(&mut *self.reader, arena, now, draining);
+        self.at_hand = None;
+        match looked {
+            Ok(Some(reply)) => Lateness::Reply(reply),
+            Ok(None) => {
+                let pause = late.pause();
+                Lateness::NotYet(late, pause)
+            }
+            Err(problem) => Lateness::Reply(told(arena, &problem, &late.path, &late.trace)),
+        }
     }
 
     fn refuse<'a>(&mut self, arena: &'a Bump, status: u16, detail: &'static str) -> Reply<'a> {
@@ -551,16 +562,29 @@ impl<'a> Exchange<'_, 'a> {
 
     /// A whole JSON answer.
     fn json(&self, status: u16, write: impl FnOnce(&mut Json<'a>)) -> Reply<'a> {
-        let mut json = Json::new(self.arena);
-        write(&mut json);
-        Reply {
-            status,
-            content_type: JSON,
-            headers: vec![("Cache-Control", Cow::Borrowed("no-store"))],
-            body: Cow::Borrowed(json.finish()),
-            close: false,
-        }
+        json(self.arena, status, write)
     }
+}
+
+fn json<'a>(arena: &'a Bump, status: u16, write: impl FnOnce(&mut Json<'a>)) -> Reply<'a> {
+    let mut json = Json::new(arena);
+    write(&mut json);
+    Reply {
+        status,
+        content_type: JSON,
+        headers: vec![("Cache-Control", Cow::Borrowed("no-store"))],
+        body: Cow::Borrowed(json.finish()),
+        close: false,
+    }
+}
+
+/// The reply that tells a problem. What caused one of ours is in the log.
+fn told<'a>(arena: &'a Bump, problem: &Problem, path: &str, trace: &TraceContext) -> Reply<'a> {
+    let trace_id = trace_id_hex(trace);
+    if let Some(cause) = &problem.cause {
+        log::error!(traceId = trace_id.as_str(); "a request is answered with {}: {cause}", problem.kind.status());
+    }
+    problem.reply(arena, Some(path), Some(&trace_id))
 }
 
 fn not_found() -> Problem {

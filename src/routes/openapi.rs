@@ -7,20 +7,19 @@ use std::sync::OnceLock;
 
 use serde_json::{Map, Value, json};
 
-use super::JSON;
 use super::problem::Kind;
-use super::stream::Streamed;
 use super::table::{Action, Body, ROUTES, Route, Scope};
+use super::{Handled, JSON};
 use crate::certificates::ClientAuth;
 use crate::domain::dead_letter::Reason;
 use crate::domain::log_row::Level;
 use crate::domain::process::Status;
-use crate::http::{Handled, Reply};
+use crate::http::Reply;
 
 /// What stands for a client certificate in `security`.
 const MUTUAL_TLS: &str = "mutualTLS";
 
-pub(super) fn answer<'a>(client_auth: ClientAuth) -> Handled<'a, Streamed> {
+pub(super) fn answer<'a>(client_auth: ClientAuth) -> Handled<'a> {
     // One process may hold several services, each with a door of its own.
     static TEXTS: [OnceLock<String>; 3] = [const { OnceLock::new() }; 3];
     let text = match client_auth {

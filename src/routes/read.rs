@@ -6,20 +6,19 @@ use std::time::{Duration, Instant};
 
 use bumpalo::Bump;
 
-use super::follow::{
-    EventsWait, Form, LogFollow, Place, StatusWait, shows, status_body, write_events,
-};
+use super::follow::{Form, LogFollow, Place};
 use super::problem::{Kind, Problem};
 use super::stream::{LogStream, Streamed};
-use super::{Desk, Exchange, Outcome, not_found, query, store_problem, table};
+use super::wait::{Wait, Wanted, shows, status_body, write_events};
+use super::{Desk, Exchange, Handled, Outcome, not_found, query, store_problem, table};
 use crate::domain::dead_letter::Reason;
 use crate::domain::door::event_id;
-use crate::domain::ids::{EventType, ProcessId, Source, StreamKey};
+use crate::domain::ids::{EventType, ProcessId, Source, StreamKey, TenantId};
 use crate::domain::log_row::Level;
 use crate::domain::process::Status;
 use crate::domain::time::Timestamp;
-use crate::http::{Handled, Reply};
-use crate::live::Subject;
+use crate::http::Reply;
+use crate::live::{Subject, Subscription};
 use crate::store::{
     Cursor, DeadLetterFilter, EventFilter, LogFilter, Page, Paged, ProcessFilter, StoreError,
 };
@@ -154,11 +153,7 @@ impl<'a> Exchange<'_, 'a> {
 
 impl<'a> Exchange<'_, 'a> {
     /// A JSON answer with a tag, or 304 without a body if the client has it already.
-    fn tagged(
-        &self,
-        tag: &'a str,
-        body: impl FnOnce(&'a Bump) -> &'a [u8],
-    ) -> Handled<'a, Streamed> {
+    fn tagged(&self, tag: &'a str, body: impl FnOnce(&'a Bump) -> &'a [u8]) -> Handled<'a> {
         let known = self.request.head.headers.get("if-none-match").is_some_and(|known| {
             known == "*" || known.split(',').any(|one| one.trim().trim_start_matches("W/") == tag)
         });
@@ -176,6 +171,23 @@ impl<'a> Exchange<'_, 'a> {
     }
 }
 
+impl<'a> Exchange<'_, 'a> {
+    /// A wait, no longer than the token of the asker is good.
+    fn wait(
+        &self,
+        tenant: TenantId,
+        stream: StreamKey,
+        wanted: Wanted,
+        until: Instant,
+        news: Arc<Subscription>,
+    ) -> Handled<'a> {
+        let ends = self.token_ends().unwrap_or(until);
+        let (until, is_cut) = (until.min(ends), ends < until);
+        let (path, trace) = (self.request.head.path.to_owned(), self.trace);
+        Handled::Late(Wait { tenant, stream, wanted, until, is_cut, news, path, trace })
+    }
+}
+
 impl Desk {
     pub(super) fn status<'a>(&mut self, exchange: &Exchange<'_, 'a>) -> Outcome<'a> {
         let tenant = exchange.tenant()?;
@@ -187,6 +199,7 @@ impl Desk {
                 parameters.parsed("seen", "a stream number", |text| text.parse::<u64>().ok())?;
             let wait = parameters.parsed("wait", "a time like 2s, 60s at most", duration)?;
             if let (Some(seen), Some(wait)) = (seen, wait)
+                && !self.reader.shows_acknowledged()
                 && let Some(waiting) = self.status_wait(exchange, &name, seen, wait)?
             {
                 return Ok(waiting);
@@ -217,14 +230,14 @@ impl Desk {
         Ok(exchange.tagged(tag, |_| body))
     }
 
-    /// The wait for a status that shows the event `seen`. None: it does already, or there is none to show.
+    /// The wait for a status that shows the event `seen`. None: it does already.
     fn status_wait<'a>(
         &mut self,
         exchange: &Exchange<'_, 'a>,
         name: &str,
         seen: u64,
         wait: Duration,
-    ) -> Result<Option<Handled<'a, Streamed>>, Problem> {
+    ) -> Result<Option<Handled<'a>>, Problem> {
         let tenant = exchange.tenant()?.clone();
         let process = ProcessId::parse(name).map_err(|_| not_found())?;
         let stream = StreamKey::parse(name).map_err(|_| not_found())?;
@@ -237,24 +250,9 @@ impl Desk {
             return Ok(None);
         }
         let found = self.read_status(&tenant, &process).map_err(|error| store_problem(&error))?;
-        let Some(view) = found else { return Ok(None) };
-        let known = status_body(&view, self.shared.store.now());
-        let until = Instant::now() + wait;
-        let until = exchange.token_ends().map_or(until, |ends| until.min(ends));
-        Ok(Some(Handled::Stream {
-            status: 200,
-            content_type: super::JSON,
-            headers: vec![("Cache-Control", Cow::Borrowed("no-store"))],
-            stream: Streamed::Status(StatusWait {
-                tenant,
-                process,
-                stream,
-                seen,
-                known,
-                until,
-                news,
-            }),
-        }))
+        let known = found.map(|view| status_body(&view, self.shared.store.now()));
+        let wanted = Wanted::Status { process, seen, known };
+        Ok(Some(exchange.wait(tenant, stream, wanted, Instant::now() + wait, news)))
     }
 
     pub(super) fn processes<'a>(&mut self, exchange: &Exchange<'_, 'a>) -> Outcome<'a> {
@@ -450,16 +448,8 @@ impl Desk {
         if let Some((until, news)) = news
             && events.is_empty()
         {
-            let tenant = tenant.clone();
-            let ends = exchange.token_ends().unwrap_or(until);
-            let (until, is_cut) = (until.min(ends), ends < until);
-            let wait = EventsWait { tenant, stream: key, after, limit, until, is_cut, news };
-            return Ok(Handled::Stream {
-                status: 200,
-                content_type: super::JSON,
-                headers: vec![("Cache-Control", Cow::Borrowed("no-store"))],
-                stream: Streamed::Wait(wait),
-            });
+            let wanted = Wanted::Events { after, limit };
+            return Ok(exchange.wait(tenant.clone(), key, wanted, until, news));
         }
         Ok(Handled::Reply(exchange.json(200, |json| write_events(json, &events, after))))
     }

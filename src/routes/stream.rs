@@ -4,9 +4,8 @@
 
 use bumpalo::Bump;
 
-use super::follow::{EventsWait, LogFollow, StatusWait};
+use super::follow::LogFollow;
 use crate::domain::ids::{ProcessId, TenantId};
-use crate::domain::time::Timestamp;
 use crate::http::Onward;
 use crate::store::{LogFilter, Page, Paged, Reader, StoredLog};
 use crate::view;
@@ -21,20 +20,11 @@ pub enum Streamed {
     Logs(LogStream),
     /// The log rows of a process, without an end.
     Follow(LogFollow),
-    /// The next events of a stream, when they come.
-    Wait(EventsWait),
-    /// A status, when it shows what the client has sent.
-    Status(StatusWait),
 }
 
 impl Streamed {
     /// The next piece, and the stream if there is more.
-    pub(super) fn next(
-        self,
-        reader: &mut dyn Reader,
-        now: Timestamp,
-        draining: bool,
-    ) -> (Vec<u8>, Option<Self>) {
+    pub(super) fn next(self, reader: &mut dyn Reader) -> (Vec<u8>, Option<Self>) {
         match self {
             Self::Logs(stream) => {
                 let (piece, more) = stream.next(reader);
@@ -44,14 +34,6 @@ impl Streamed {
                 let (piece, more) = stream.next(reader);
                 (piece, more.map(Self::Follow))
             }
-            Self::Wait(stream) => {
-                let (piece, more) = stream.next(reader, draining);
-                (piece, more.map(Self::Wait))
-            }
-            Self::Status(stream) => {
-                let (piece, more) = stream.next(reader, now, draining);
-                (piece, more.map(Self::Status))
-            }
         }
     }
 
@@ -59,8 +41,6 @@ impl Streamed {
         match self {
             Self::Logs(_) => Onward::default(),
             Self::Follow(stream) => stream.onward(),
-            Self::Wait(stream) => stream.onward(),
-            Self::Status(stream) => stream.onward(),
         }
     }
 }

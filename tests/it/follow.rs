@@ -16,7 +16,8 @@ use sentinel::service::{Parts, wall_clock};
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Client, Dice, InProcess, PATIENCE, envelope, eventually, token, token_about_to_end,
+    Client, Dice, InProcess, PATIENCE, Response, envelope, eventually, read_response, token,
+    token_about_to_end,
 };
 
 pub(crate) const SSE: &str = "Accept: text/event-stream\r\n";
@@ -52,6 +53,11 @@ impl Follower {
         stream.write_all(head.as_bytes()).unwrap();
         let (head, text) = (String::new(), String::new());
         Self { stream: BufReader::new(stream), head, text, is_whole: false }
+    }
+
+    /// The reply as a whole, where that comes late.
+    fn reply(mut self) -> Response {
+        read_response(&mut self.stream, false).unwrap()
     }
 
     /// Takes one chunk. False: the stream has ended.
@@ -468,7 +474,9 @@ fn the_stop_ends_every_stream_with_a_word() {
     eventually("the stream is there", || (client.get("/v1/streams/s").status == 200).then_some(()));
     let mut events = Follower::open(api, &token, "/logs/p", SSE);
     let mut lines = Follower::open(api, &token, "/logs/p?follow=true", "");
-    let mut wait = Follower::open(api, &token, "/v1/streams/s/events?after=1&wait=60s", "");
+    let wait = Follower::open_unread(api, &token, "/v1/streams/s/events?after=1&wait=60s", "");
+    let live = &service.service.shared().live;
+    eventually("all three wait", || (live.len() == 3).then_some(()));
     assert_eq!(events.message(), "first");
     assert!(lines.take("\n").unwrap().contains("first"));
     let before = Instant::now();
@@ -476,8 +484,9 @@ fn the_stop_ends_every_stream_with_a_word() {
     assert!(before.elapsed() < Duration::from_secs(20), "{:?}", before.elapsed());
     assert_eq!(events.rest(), ": the service is stopping\n\n");
     assert_eq!(lines.rest(), "{\"end\":\"the service is stopping\"}\n");
-    assert_eq!(wait.rest(), "{\"events\":[],\"after\":1}");
-    assert!(events.is_whole && lines.is_whole && wait.is_whole);
+    let wait = wait.reply();
+    assert_eq!(wait.expect(200).text(), "{\"events\":[],\"after\":1}");
+    assert!(events.is_whole && lines.is_whole);
 }
 
 #[test]
@@ -494,14 +503,14 @@ fn what_goes_on_ends_with_its_token_and_a_new_one_goes_on_from_there() {
     let begun = Instant::now();
     let mut events = Follower::open(api, &brief, "/logs/p", SSE);
     let mut lines = Follower::open(api, &brief, "/logs/p?follow=true", "");
-    let mut wait = Follower::open(api, &brief, "/v1/streams/s/events?after=1&wait=60s", "");
+    let wait = Follower::open_unread(api, &brief, "/v1/streams/s/events?after=1&wait=60s", "");
     let (place, row) = events.event().unwrap();
     assert_eq!(row["message"], "first");
     assert!(lines.take("\n").unwrap().contains("first"));
     assert_eq!(events.rest(), ": the token has expired\n\n");
     assert_eq!(lines.rest(), "{\"end\":\"the token has expired\"}\n");
-    assert_eq!(wait.rest(), "{\"events\":[],\"after\":1}");
-    assert!(events.is_whole && lines.is_whole && wait.is_whole);
+    assert_eq!(wait.reply().expect(200).text(), "{\"events\":[],\"after\":1}");
+    assert!(events.is_whole && lines.is_whole);
     // Not before the door refuses it, which counts whole seconds.
     assert!(begun.elapsed() > left - Duration::from_secs(1), "{:?}", begun.elapsed());
     Client::new(api, &brief).get("/status/p").expect(401);
@@ -528,13 +537,15 @@ fn who_waits_for_the_next_event_gets_it_when_it_is_applied() {
         (answer.status == 200).then(|| answer.json())
     });
     assert_eq!((&first["after"], &first["events"][0]["streamSeq"]), (&json!(1), &json!(1)));
-    let mut waits: Vec<Follower> = (0..20)
-        .map(|_| Follower::open(api, &token, "/v1/streams/s/events?after=1&wait=60s", ""))
-        .collect();
+    let path = "/v1/streams/s/events?after=1&wait=60s";
+    let waits: Vec<Follower> =
+        (0..20).map(|_| Follower::open_unread(api, &token, path, "")).collect();
+    let live = &service.service.shared().live;
+    eventually("all of them wait", || (live.len() == waits.len()).then_some(()));
     client.get("/v1/streams/s").expect(200);
     client.event("k2", &envelope(2, "s", json!({}))).expect(202);
-    for wait in &mut waits {
-        let answer: Value = serde_json::from_str(&wait.rest()).unwrap();
+    for wait in waits {
+        let answer = wait.reply().expect(200).json();
         assert_eq!((&answer["after"], &answer["events"][0]["streamSeq"]), (&json!(2), &json!(2)));
     }
     let nothing = client.get("/v1/streams/s/events?after=2&wait=50ms").expect(200).json();

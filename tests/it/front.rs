@@ -5,16 +5,20 @@ use std::any::Any;
 use std::borrow::Cow;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bumpalo::Bump;
 use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
 use sentinel::component::{Component, End};
+use sentinel::domain::ids::{StreamKey, TenantId};
 use sentinel::http::front::{Front, FrontHandle};
 use sentinel::http::limits::Limits;
 use sentinel::http::{
-    Admission, App, Handled, Head, Method, Place, Reply, Request, ReturnAddress, worker,
+    Admission, App, Handled, Head, Lateness, Method, Pause, Place, Reply, Request, ReturnAddress,
+    worker,
 };
+use sentinel::live::{Hub, Subject, Subscription};
 use sentinel::mailbox::{Answer, ReplyTo};
 
 use crate::harness::eventually;
@@ -31,7 +35,12 @@ struct Toy {
     /// Requests to `/hold` on a worker: announced, then held until released.
     holding: Sender<()>,
     release: Receiver<()>,
+    /// Where requests to `/late` wait for news.
+    hub: Arc<Hub>,
 }
+
+/// A reply that comes with the news, or when its time is up. None: it panics.
+struct Late(Option<(Arc<Subscription>, Instant)>);
 
 fn text<'a>(status: u16, body: impl Into<Vec<u8>>) -> Reply<'a> {
     let (headers, body) = (vec![], Cow::Owned(body.into()));
@@ -41,6 +50,7 @@ fn text<'a>(status: u16, body: impl Into<Vec<u8>>) -> Reply<'a> {
 impl App for Toy {
     type Admitted = ();
     type Stream = usize;
+    type Late = Late;
 
     fn admit<'a>(&mut self, _: &'a Bump, head: &Head<'_>) -> Admission<'a, ()> {
         if head.path == "/forbidden" {
@@ -57,7 +67,7 @@ impl App for Toy {
         request: &Request<'_>,
         (): (),
         back: &dyn ReturnAddress,
-    ) -> Handled<'a, usize> {
+    ) -> Handled<'a, usize, Late> {
         let head = &request.head;
         match head.path {
             "/wait" => {
@@ -77,6 +87,15 @@ impl App for Toy {
                 headers: vec![],
                 stream: head.query.parse().unwrap(),
             },
+            "/late" | "/work/late" => {
+                let (tenant, stream) = (TenantId::parse("t"), StreamKey::parse("s"));
+                let subject = Subject::Events(tenant.unwrap(), stream.unwrap());
+                let millis = head.query.parse().ok();
+                Handled::Late(Late(millis.map(|millis| {
+                    let until = Instant::now() + Duration::from_millis(millis);
+                    (Arc::new(self.hub.subscribe(subject)), until)
+                })))
+            }
             "/large" => Handled::Reply(text(200, vec![b'x'; 8 << 20])),
             _ if head.method == Method::Post => {
                 let body = arena.alloc_slice_copy(request.body);
@@ -105,6 +124,18 @@ impl App for Toy {
         (vec![b'a'; PIECE_BYTES], (left > 1).then(|| left - 1))
     }
 
+    fn late<'a>(&mut self, _: &'a Bump, late: Late) -> Lateness<'a, Late> {
+        let Late(Some((news, until))) = late else { panic!("on purpose") };
+        if news.take().is_some() {
+            return Lateness::Reply(text(201, "news"));
+        }
+        if until <= Instant::now() {
+            return Lateness::Reply(text(404, "none"));
+        }
+        let pause = Pause { news: Arc::clone(&news), until: Some(until) };
+        Lateness::NotYet(Late(Some((news, until))), pause)
+    }
+
     fn refuse<'a>(&mut self, _: &'a Bump, status: u16, detail: &'static str) -> Reply<'a> {
         text(status, detail)
     }
@@ -124,6 +155,7 @@ pub(crate) struct Server {
     pub(crate) waiting: Receiver<ReplyTo>,
     pub(crate) held: Receiver<()>,
     pub(crate) release: Sender<()>,
+    hub: Arc<Hub>,
 }
 
 impl Server {
@@ -145,7 +177,9 @@ impl Server {
         let (holding, held) = unbounded();
         let (release, released) = unbounded();
         let (jobs_in, jobs) = bounded(jobs_max);
+        let hub = Arc::new(Hub::default());
         let toy = || Toy {
+            hub: Arc::clone(&hub),
             waiting: waiting_in.clone(),
             holding: holding.clone(),
             release: released.clone(),
@@ -157,7 +191,7 @@ impl Server {
         let mut start_loop =
             |n| front.start_loop(n, toy(), jobs_in.clone(), ended.clone()).unwrap();
         let loops = (0..loops).map(&mut start_loop).collect();
-        Self { address, metrics, handle, loops, workers, waiting, held, release }
+        Self { address, metrics, handle, loops, workers, waiting, held, release, hub }
     }
 
     pub(crate) fn stop(&mut self) {
@@ -349,6 +383,30 @@ fn a_stream_arrives_whole_at_a_slow_reader_while_others_are_served() {
     let (_, head) = old.read_head();
     assert!(head.contains("Connection: close\r\n") && !head.contains("chunked"), "{head}");
     assert_eq!(old.rest().len(), 3 * PIECE_BYTES);
+}
+
+#[test]
+fn a_late_reply_has_its_own_status_and_nobody_waits_with_it() {
+    let server = Server::roomy(1, Limits::default());
+    for path in ["/late", "/work/late"] {
+        // More than there are workers.
+        let mut waiting: Vec<Peer> = (0..10).map(|_| server.peer()).collect();
+        for peer in &mut waiting {
+            peer.send(format!("GET {path}?20000 HTTP/1.1\r\nHost: a\r\n\r\n"));
+        }
+        eventually("all of them wait", || (server.hub.len() == waiting.len()).then_some(()));
+        assert_eq!(server.peer().get("/work/a").status, 200);
+        server.hub.announce_all();
+        for peer in &mut waiting {
+            let got = peer.read();
+            assert_eq!((got.status, got.text()), (201, "news"), "{}", got.head);
+            assert!(got.head.contains("Content-Length: 4"), "{}", got.head);
+            assert_eq!(peer.get("/next").text(), "/next?", "the connection goes on");
+        }
+        let mut peer = server.peer();
+        assert_eq!(peer.get(&format!("{path}?50")).status, 404, "its time is up");
+        assert_eq!(peer.get(&format!("{path}?panic")).status, 500);
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, unbounded};
 use parking_lot::Mutex;
@@ -251,7 +251,7 @@ impl InChild {
 
     /// The next record of the log with these words in its message. Those before it are dropped.
     pub(crate) fn says(&self, words: &str) -> Value {
-        let deadline = std::time::Instant::now() + PATIENCE;
+        let deadline = Instant::now() + PATIENCE;
         loop {
             let record = self.lines.recv_deadline(deadline);
             let record = record.unwrap_or_else(|error| panic!("{words:?} is not said: {error}"));
@@ -357,11 +357,15 @@ pub(crate) struct Client {
     address: SocketAddr,
     token: String,
     connection: Option<BufReader<TcpStream>>,
+    used: Instant,
 }
+
+/// The service closes a connection that was idle for 75 s; whoever asks just then is cut off.
+const KEPT: Duration = Duration::from_secs(60);
 
 impl Client {
     pub(crate) fn new(address: SocketAddr, token: &str) -> Self {
-        Self { address, token: token.to_owned(), connection: None }
+        Self { address, token: token.to_owned(), connection: None, used: Instant::now() }
     }
 
     /// The same client on a connection of its own.
@@ -434,7 +438,7 @@ impl Client {
     }
 
     fn exchange(&mut self, bytes: &[u8], no_body: bool) -> std::io::Result<Response> {
-        if self.connection.is_none() {
+        if self.connection.is_none() || self.used.elapsed() > KEPT {
             let stream = TcpStream::connect_timeout(&self.address, PATIENCE)?;
             stream.set_read_timeout(Some(PATIENCE))?;
             stream.set_nodelay(true)?;
@@ -442,7 +446,9 @@ impl Client {
         }
         let connection = self.connection.as_mut().expect("just connected");
         connection.get_mut().write_all(bytes)?;
-        read_response(connection, no_body)
+        let reply = read_response(connection, no_body);
+        self.used = Instant::now();
+        reply
     }
 }
 
@@ -539,7 +545,7 @@ pub(crate) fn full() -> bool {
 
 /// Asks again until the answer is good. Bounded by [`PATIENCE`]; yields to other threads between two questions.
 pub(crate) fn eventually<T>(what: &str, mut question: impl FnMut() -> Option<T>) -> T {
-    let start = std::time::Instant::now();
+    let start = Instant::now();
     loop {
         if let Some(answer) = question() {
             return answer;

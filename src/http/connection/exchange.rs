@@ -43,6 +43,8 @@ pub enum Outcome<S> {
     Waiting,
     /// The head of the reply is framed, the body comes in pieces.
     Stream { stream: Box<S>, keep: bool },
+    /// Nothing is framed yet. The reply comes whole, once there is one.
+    Late { stream: Box<S> },
 }
 
 /// A piece of a streamed body, and the stream if there is more.

@@ -46,7 +46,8 @@ enum Phase<T, S> {
     /// The request is elsewhere, and so will be its reply.
     Busy(Facts),
     /// A body leaves in pieces. The stream is absent while a worker makes a piece.
-    Streaming { stream: Option<Box<S>>, facts: Facts },
+    /// `begun`: its head has been framed; if not, the reply comes whole.
+    Streaming { stream: Option<Box<S>>, facts: Facts, begun: bool },
     /// Nothing more is answered; what is pending is still written.
     Last,
     /// Our side is closed; so many bytes are still read over, for the peer to see the last reply.
@@ -309,26 +310,32 @@ impl<T, S> Connection<T, S> {
         moment: Moment<'_>,
         frame: impl FnOnce(Facts, &mut Vec<u8>) -> Outcome<S>,
     ) {
-        let Phase::Busy(facts) = self.phase else { return };
+        let facts = match self.phase {
+            Phase::Busy(facts) => facts,
+            Phase::Streaming { stream: None, facts, begun: false } => facts,
+            _ => return,
+        };
         let facts = Facts { keep: facts.keep && !moment.draining, ..facts };
         self.framing(moment);
         let outcome = frame(facts, &mut self.out);
         self.conclude(outcome, facts, moment);
     }
 
-    /// The stream that is to make its next piece, once the last one has left. It comes back by [`Self::piece`].
-    pub fn take_stream(&mut self) -> Option<Box<S>> {
+    /// The stream that is to make its next piece, once the last one has left. It comes back by [`Self::piece`]; what
+    /// has no head yet by [`Self::answer`] or [`Self::put_stream`].
+    pub fn take_stream(&mut self) -> Option<(Box<S>, Facts)> {
         match &mut self.phase {
-            Phase::Streaming { stream, .. }
+            Phase::Streaming { stream, facts, .. }
                 if !self.resting && self.out.is_empty() && !self.gone =>
             {
-                stream.take()
+                let facts = *facts;
+                stream.take().map(|stream| (stream, facts))
             }
             _ => None,
         }
     }
 
-    /// Puts a stream back that could not be worked on.
+    /// Puts a stream back that could not be worked on, or has nothing to say yet.
     pub fn put_stream(&mut self, back: Box<S>) {
         if let Phase::Streaming { stream, .. } = &mut self.phase {
             *stream = Some(back);
@@ -337,7 +344,7 @@ impl<T, S> Connection<T, S> {
 
     /// Takes a piece of a streamed body, and the stream if there is more. `None`: it broke off.
     pub fn piece(&mut self, piece: Option<Piece<S>>, moment: Moment<'_>) {
-        let Phase::Streaming { facts, .. } = self.phase else { return };
+        let Phase::Streaming { facts, begun, .. } = self.phase else { return };
         let Some((bytes, more)) = piece else {
             // The missing end tells the peer that this is not all.
             self.phase = Phase::Last;
@@ -348,7 +355,7 @@ impl<T, S> Connection<T, S> {
         self.framing(moment);
         reply::frame_piece(&mut self.out, &bytes, more.is_none(), facts.chunks);
         match more {
-            Some(stream) => self.phase = Phase::Streaming { stream: Some(stream), facts },
+            Some(stream) => self.phase = Phase::Streaming { stream: Some(stream), facts, begun },
             None => {
                 self.endless = None;
                 self.replied(facts.keep && !moment.draining, moment);

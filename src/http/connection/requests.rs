@@ -220,7 +220,10 @@ impl<T, S> Connection<T, S> {
             Outcome::Waiting => self.phase = Phase::Busy(facts),
             Outcome::Stream { stream, keep } => {
                 let facts = Facts { keep: keep && facts.keep, ..facts };
-                self.phase = Phase::Streaming { stream: Some(stream), facts };
+                self.phase = Phase::Streaming { stream: Some(stream), facts, begun: true };
+            }
+            Outcome::Late { stream } => {
+                self.phase = Phase::Streaming { stream: Some(stream), facts, begun: false };
             }
         }
     }

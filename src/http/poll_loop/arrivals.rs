@@ -8,18 +8,18 @@ use std::time::Instant;
 use mio::Token;
 use mio::net::TcpStream;
 
-use super::super::App;
 use super::super::accept::{Acceptor, Ready};
 use super::super::connection::{Connection, Moment};
 use super::super::gate::Pass;
 use super::super::limits::ACCEPTS_PER_TURN;
 use super::super::reply::Facts;
 use super::super::transport::{Greeting, Transport};
+use super::super::{App, Unfinished};
 use super::{Guest, PollLoop};
 
 impl<A: App> PollLoop<A>
 where
-    A::Stream: 'static,
+    Unfinished<A>: 'static,
 {
     /// Lets in who waits at the ports.
     pub(super) fn accept(&mut self, now: Instant) {

@@ -31,7 +31,7 @@ use super::limits::{
 use super::timers::{Reminder, Timers};
 use super::transport::{Moved, Transport, Workbench};
 use super::worker::Job;
-use super::{App, Pause, Peer, Port};
+use super::{App, Pause, Peer, Port, Unfinished};
 use crate::component::{Stop, await_work, begin_step};
 use crate::mailbox::{Address, Mailbox};
 
@@ -49,7 +49,7 @@ pub(super) fn listener_token(index: usize) -> Token {
 /// An accepted connection with its socket.
 struct Guest<A: App> {
     transport: Transport,
-    connection: Connection<A::Admitted, A::Stream>,
+    connection: Connection<A::Admitted, Unfinished<A>>,
     peer: Peer,
     port: Port,
     /// The socket may hold something to read.
@@ -92,14 +92,14 @@ pub(super) struct PollLoop<A: App> {
     again: Vec<usize>,
     /// Guests whose stream found no worker with room.
     starved: Vec<usize>,
-    posts: Vec<Post<A::Stream>>,
+    posts: Vec<Post<Unfinished<A>>>,
     serial: u64,
     drain_by: Option<Instant>,
 }
 
 impl<A: App> PollLoop<A>
 where
-    A::Stream: 'static,
+    Unfinished<A>: 'static,
 {
     pub(super) fn new(
         seat: Seat,
@@ -247,12 +247,12 @@ where
         }
     }
 
-    fn deliver(&mut self, post: Post<A::Stream>, now: Instant) {
-        let Address { slot: slot_number, generation } = post.address();
-        let Ok(slot) = usize::try_from(slot_number) else { return };
+    fn deliver(&mut self, post: Post<Unfinished<A>>, now: Instant) {
+        let address = post.address();
+        let Ok(slot) = usize::try_from(address.slot) else { return };
         let Some(guest) = self.guests.get_mut(slot) else { return };
         let is_news = matches!(post, Post::News { .. });
-        if guest.exchange != generation || guest.connection.is_busy() == is_news {
+        if guest.exchange != address.generation || guest.connection.is_busy() == is_news {
             return;
         }
         let draining = self.drain_by.is_some();
@@ -278,12 +278,14 @@ where
             Post::Piece { piece, onward, .. } => {
                 connection.piece(piece, moment);
                 connection.go_on(onward.endless);
-                if let Some(Pause { news, until }) = onward.pause {
-                    let letterbox = Arc::clone(&office.letterbox) as Arc<dyn Mailbox>;
-                    if news.rest(letterbox, Address { slot: slot_number, generation }) {
-                        connection.rest(until, moment);
-                    }
+                if let Some(pause) = onward.pause {
+                    rest(connection, &pause, address, office, moment);
                 }
+            }
+            Post::Late { stream, .. } => connection.answer(moment, |_, _| Outcome::Late { stream }),
+            Post::NotYet { stream, pause, .. } => {
+                connection.put_stream(stream);
+                rest(connection, &pause, address, office, moment);
             }
             Post::News { .. } => connection.end_rest(),
         }
@@ -368,9 +370,9 @@ where
         if *readable && connection.wants_input() {
             self.again.push(slot);
         }
-        if let Some(stream) = connection.take_stream() {
+        if let Some((stream, facts)) = connection.take_stream() {
             let address = Address { slot: slot_number, generation: *desk.exchange };
-            match desk.office.ask_for_piece(stream, address) {
+            match desk.office.go_on(stream, facts, address) {
                 Ok(()) => {}
                 Err(TrySendError::Full(stream)) => {
                     connection.put_stream(stream);
@@ -402,6 +404,22 @@ where
                 }
             }
         }
+    }
+}
+
+/// Lets a reply rest until there is news, unless there is some already.
+fn rest<A: App>(
+    connection: &mut Connection<A::Admitted, Unfinished<A>>,
+    pause: &Pause,
+    address: Address,
+    office: &Office<A>,
+    moment: Moment<'_>,
+) where
+    Unfinished<A>: Send + 'static,
+{
+    let letterbox = Arc::clone(&office.letterbox) as Arc<dyn Mailbox>;
+    if pause.news.rest(letterbox, address) {
+        connection.rest(pause.until, moment);
     }
 }
 

@@ -70,7 +70,8 @@ impl Scribe {
 
 impl Responder for Scribe {
     type Admitted = ();
-    type Stream = ();
+    /// Whether its head has been framed.
+    type Stream = bool;
 
     fn admit(&mut self, head: &Head<'_>, facts: Facts, out: &mut Vec<u8>) -> Verdict<()> {
         if self.refuses && head.path.starts_with("/r") {
@@ -86,7 +87,7 @@ impl Responder for Scribe {
         (): (),
         facts: Facts,
         out: &mut Vec<u8>,
-    ) -> Outcome<()> {
+    ) -> Outcome<bool> {
         self.note(request);
         match request.head.path {
             "/l" => {
@@ -96,13 +97,14 @@ impl Responder for Scribe {
             path if path.starts_with("/a") => Outcome::Waiting,
             path if path.starts_with("/s") => {
                 let keep = reply::frame_stream_head(out, 200, "text/plain", &[], facts, &self.date);
-                Outcome::Stream { stream: Box::new(()), keep }
+                Outcome::Stream { stream: Box::new(true), keep }
             }
+            path if path.starts_with("/t") => Outcome::Late { stream: Box::new(false) },
             _ => Outcome::Replied { keep: self.frame(200, request.body, facts, out) },
         }
     }
 
-    fn dispatch(&mut self, parcel: Parcel<()>, _: Facts, _: &mut Vec<u8>) -> Outcome<()> {
+    fn dispatch(&mut self, parcel: Parcel<()>, _: Facts, _: &mut Vec<u8>) -> Outcome<bool> {
         let Parcel { bytes, head_bytes, .. } = parcel;
         with_request(&bytes, head_bytes, &PEER.into(), Port::Api, |request| self.note(request));
         Outcome::Waiting
@@ -126,7 +128,7 @@ impl Responder for Scribe {
 
 /// A connection with its responder and a clock that is moved by hand.
 struct Bench {
-    connection: Connection<(), ()>,
+    connection: Connection<(), bool>,
     scribe: Scribe,
     limits: Limits,
     now: Instant,
@@ -148,7 +150,7 @@ impl Bench {
 
     fn with<R>(
         &mut self,
-        act: impl FnOnce(&mut Connection<(), ()>, Moment<'_>, &mut Scribe) -> R,
+        act: impl FnOnce(&mut Connection<(), bool>, Moment<'_>, &mut Scribe) -> R,
     ) -> R {
         let moment = Moment { now: self.now, limits: &self.limits, draining: self.draining };
         act(&mut self.connection, moment, &mut self.scribe)
@@ -170,12 +172,14 @@ impl Bench {
         });
     }
 
-    /// Lets a stream make its only piece.
+    /// Lets a stream make its only piece, or a late reply come.
     fn stream(&mut self) {
-        if self.connection.take_stream().is_some() {
-            self.with(|connection, moment, _| {
+        match self.connection.take_stream() {
+            Some((begun, _)) if *begun => self.with(|connection, moment, _| {
                 connection.piece(Some((b"piece".to_vec(), None)), moment);
-            });
+            }),
+            Some(_late) => self.answer(),
+            None => {}
         }
     }
 
@@ -294,7 +298,7 @@ fn bounded_in_any_order(sizes: &[u8], stream: &[u8]) {
                 let streaming = !elsewhere && {
                     let stream = bench.connection.take_stream();
                     let there = stream.is_some();
-                    stream.into_iter().for_each(|back| bench.connection.put_stream(back));
+                    stream.into_iter().for_each(|(back, _)| bench.connection.put_stream(back));
                     there
                 };
                 assert!(

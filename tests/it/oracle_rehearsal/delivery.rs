@@ -7,7 +7,7 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 use super::{Site, end};
-use crate::harness::{Client, PATIENCE, envelope, full};
+use crate::harness::{Client, InChild, PATIENCE, envelope, full};
 use crate::promises::delivery as promises;
 
 #[test]
@@ -87,9 +87,21 @@ fn applied(client: &mut Client, stream: usize, count: usize) -> BTreeMap<u64, St
 
 #[test]
 fn two_instances_number_every_stream_in_the_order_of_acceptance() {
+    number_every_stream_in_the_order_of_acceptance(2);
+}
+
+#[test]
+fn three_instances_number_every_stream_in_the_order_of_acceptance() {
+    number_every_stream_in_the_order_of_acceptance(3);
+}
+
+fn number_every_stream_in_the_order_of_acceptance(doors: usize) {
     let Some(site) = Site::start() else { return };
-    let instances = [site.instance(&[]), site.instance(&[])];
+    let instances: Vec<InChild> = (0..doors).map(|_| site.instance(&[])).collect();
     let (streams, each) = if full() { (100, 1_000) } else { (20, 100) };
+    // A multiple of the doors, so that each is posted through as often.
+    let rounds = each.div_ceil(doors);
+    let each = rounds * doors;
     let began = Instant::now();
     let mut posted: Vec<Posted> = thread::scope(|scope| {
         let posters: Vec<_> = (0u32..)
@@ -98,7 +110,7 @@ fn two_instances_number_every_stream_in_the_order_of_acceptance() {
                 let mut client = site.client(instance, "demo");
                 scope.spawn(move || {
                     let offset = u128::from(number) << 64;
-                    post(&mut client, streams, each / 2, offset, number == 1)
+                    post(&mut client, streams, rounds, offset, number == 1)
                 })
             })
             .collect();
@@ -107,7 +119,8 @@ fn two_instances_number_every_stream_in_the_order_of_acceptance() {
     let accepted = began.elapsed();
     posted.sort_by_key(|posted| (posted.stream, posted.seq));
     assert_eq!(posted.len(), streams * each);
-    let mut readers = [0, 1].map(|door: usize| site.client(&instances[door], "demo"));
+    let mut readers: Vec<Client> =
+        instances.iter().map(|instance| site.client(instance, "demo")).collect();
     for (stream, posted) in (0..).zip(posted.chunks(each)) {
         let numbers: Vec<u64> = posted.iter().map(|posted| posted.seq).collect();
         assert_eq!(numbers, (1..=each as u64).collect::<Vec<u64>>(), "stream-{stream}");
@@ -126,7 +139,7 @@ fn two_instances_number_every_stream_in_the_order_of_acceptance() {
     let dead = readers[0].get("/v1/dead-letters").expect(200).json();
     assert_eq!(dead["dead_letters"], json!([]));
     println!(
-        "{} events were accepted by two instances in {accepted:?} and applied in {:?}",
+        "{} events were accepted by {doors} instances in {accepted:?} and applied in {:?}",
         posted.len(),
         began.elapsed()
     );

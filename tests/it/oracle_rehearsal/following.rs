@@ -186,6 +186,15 @@ fn a_status_that_is_asked_for_with_a_number_waits_at_any_instance_until_that_is_
     assert_eq!(step("/status/p?seen=2&wait=30s"), "LOADING");
     assert!(asked.elapsed() < SOON, "nobody told: {:?}", asked.elapsed());
     assert!(site.standin.hits(&slow) > 0);
-    there.get("/status/nobody?seen=1&wait=30s").expect(404);
+
+    // Nobody has heard of it yet, so its status line waits too.
+    let mut first = envelope(7, "newcomer", json!({"current_step": "LOADING"}));
+    first["type"] = json!("process.progress");
+    let sent = here.event("newcomer", &first).expect(202).json();
+    let seen = format!("/status/newcomer?seen={}&wait=30s", sent["streamSeq"]);
+    assert_eq!(step(&seen), "LOADING");
+    let asked = Instant::now();
+    there.get("/status/nobody?seen=1&wait=1s").expect(404);
+    assert!(asked.elapsed() >= Duration::from_secs(1), "it may yet come: {:?}", asked.elapsed());
     instances.into_iter().for_each(end);
 }

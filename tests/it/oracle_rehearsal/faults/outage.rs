@@ -25,6 +25,12 @@ fn the_database_goes_for_a_while_and_everything_comes_back_by_itself() {
     }
     assert_eq!(reconnects(&mut reader), 0, "whoever was never lost is not opened again");
 
+    // Whoever waits for news is told that there can be none, instead of that there is none.
+    let mut waiter = site.client(&instance, "demo");
+    let path = "/v1/streams/stream-1/events?after=999&wait=2s";
+    waiter.get(path).expect(200);
+    let waiting = thread::spawn(move || waiter.get(path));
+    thread::sleep(Duration::from_secs(1));
     let gone = site.standin.inject("on=OCIServerAttach do=ora:12541");
     assert!(site.standin.kill_sessions() > 0);
     let end = Instant::now() + Duration::from_secs(if full() { 60 } else { 3 });
@@ -46,6 +52,7 @@ fn the_database_goes_for_a_while_and_everything_comes_back_by_itself() {
         }
         timed(|| reader.get("/health")).expect(200);
     }
+    assert_eq!(waiting.join().expect("it is answered").status, 503);
     // More than there are threads to answer them: nobody waits until it is the turn of all before.
     thread::scope(|scope| {
         for _ in 0..16 {
