@@ -44,7 +44,7 @@ impl Follower {
         follower
     }
 
-    fn open_unread(api: SocketAddr, token: &str, target: &str, fields: &str) -> Self {
+    pub(crate) fn open_unread(api: SocketAddr, token: &str, target: &str, fields: &str) -> Self {
         let mut stream = TcpStream::connect_timeout(&api, PATIENCE).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let head = format!(
@@ -56,7 +56,7 @@ impl Follower {
     }
 
     /// The reply as a whole, where that comes late.
-    fn reply(mut self) -> Response {
+    pub(crate) fn reply(mut self) -> Response {
         read_response(&mut self.stream, false).unwrap()
     }
 

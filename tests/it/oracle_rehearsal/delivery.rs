@@ -98,7 +98,7 @@ fn three_instances_number_every_stream_in_the_order_of_acceptance() {
 fn number_every_stream_in_the_order_of_acceptance(doors: usize) {
     let Some(site) = Site::start() else { return };
     let instances: Vec<InChild> = (0..doors).map(|_| site.instance(&[])).collect();
-    let (streams, each) = if full() { (100, 1_000) } else { (20, 100) };
+    let (streams, each): (usize, usize) = if full() { (100, 1_000) } else { (20, 100) };
     // A multiple of the doors, so that each is posted through as often.
     let rounds = each.div_ceil(doors);
     let each = rounds * doors;

@@ -3,7 +3,10 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
+use serde_json::json;
+
 use super::{ANSWERED, Site, applied_once, check, event, timed};
+use crate::follow::Follower;
 use crate::harness::{Client, eventually, full};
 
 /// How many sessions were lost and opened again, as the alert `SentinelStoreReconnecting` counts them.
@@ -26,10 +29,10 @@ fn the_database_goes_for_a_while_and_everything_comes_back_by_itself() {
     assert_eq!(reconnects(&mut reader), 0, "whoever was never lost is not opened again");
 
     // Whoever waits for news is told that there can be none, instead of that there is none.
-    let mut waiter = site.client(&instance, "demo");
     let path = "/v1/streams/stream-1/events?after=999&wait=2s";
-    waiter.get(path).expect(200);
-    let waiting = thread::spawn(move || waiter.get(path));
+    reader.get(path).expect(200);
+    let token = site.issuer.token(json!({"tenant_id": "demo"}));
+    let waiting = Follower::open_unread(instance.api, &token, path, "");
     thread::sleep(Duration::from_secs(1));
     let gone = site.standin.inject("on=OCIServerAttach do=ora:12541");
     assert!(site.standin.kill_sessions() > 0);
@@ -52,7 +55,7 @@ fn the_database_goes_for_a_while_and_everything_comes_back_by_itself() {
         }
         timed(|| reader.get("/health")).expect(200);
     }
-    assert_eq!(waiting.join().expect("it is answered").status, 503);
+    waiting.reply().expect(503);
     // More than there are threads to answer them: nobody waits until it is the turn of all before.
     thread::scope(|scope| {
         for _ in 0..16 {
