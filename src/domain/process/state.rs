@@ -50,6 +50,13 @@ pub enum StateError {
     Damaged(#[from] postcard::Error),
 }
 
+impl StateError {
+    /// Whether a newer program has written it.
+    pub fn is_newer(&self) -> bool {
+        matches!(self, Self::Format { found } if *found > FORMAT)
+    }
+}
+
 /// Everything kept of a process from which its row follows; merging events into it in any order gives the same.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct State {

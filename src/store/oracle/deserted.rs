@@ -14,12 +14,12 @@ use super::bind::{self, Bind};
 use super::errors::{self, Class};
 use super::health::QueueState;
 use super::intake::fill;
-use super::keeper;
+use super::keeper::{self, Judged};
 use super::logs;
 use super::session::Session;
 use super::sql::{self, statement, text};
 use crate::domain::time::Timestamp;
-use crate::store::{Overdue, Result};
+use crate::store::Result;
 
 /// Between two looks: each asks the database about every session that is waited for.
 const LOOK_PAUSE: Duration = Duration::from_secs(3);
@@ -40,14 +40,14 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    /// The processes that may be judged at `now`, where everything received before `until` has been applied.
+    /// The processes that are to be judged at `now`, where everything received before `until` has been applied.
     pub(super) fn look(
         &mut self,
         session: &mut Session,
         now: Timestamp,
         until: Timestamp,
         limit: usize,
-    ) -> Result<Vec<Overdue>> {
+    ) -> Result<Vec<Judged>> {
         const CALL: &str = "look for sessions";
         let is_blind = self.blind_at.is_some_and(|at| now >= at && now.since(at) < BLIND_FOR);
         if is_blind || !keeper::is_due(self.looked_at, LOOK_PAUSE, now) {
@@ -75,8 +75,7 @@ impl Watch {
         }
         let queues = session.ask(CALL, keeper::queues)?;
         let due = self.due(until, &queues);
-        let found = session.ask(CALL, |connection| states(connection, &due))?;
-        found.into_iter().filter_map(|found| keeper::overdue_of(found).transpose()).collect()
+        session.ask(CALL, |connection| states(connection, &due))
     }
 
     /// Takes note of who is found without a session at `now`. Who is not found any more has been heard again.

@@ -4,6 +4,7 @@
 //! Any number of instances do this at once, and none leads: a conditional update touches a row once, a portion that
 //! another one deletes is passed over, and an expiry that two judge is one event (law 4).
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,12 +44,15 @@ pub(super) struct Keeper {
     /// When the sweep of the big tables last found nothing more.
     swept_at: Option<Timestamp>,
     watch: Watch,
+    unjudged: Unjudged,
 }
 
 impl Keeper {
     pub(super) fn new(session: Session, health: Arc<Health>, window: Duration) -> Self {
         let watch = Watch::default();
-        Self { session, health, window, looked_at: None, forgot_at: None, swept_at: None, watch }
+        let unjudged = Unjudged::default();
+        let (looked_at, forgot_at, swept_at) = (None, None, None);
+        Self { session, health, window, looked_at, forgot_at, swept_at, watch, unjudged }
     }
 
     /// Looks at clock and queue for everybody.
@@ -258,19 +262,46 @@ pub(super) fn is_due(last: Option<Timestamp>, pause: Duration, now: Timestamp) -
 /// Tenant, process, the digest of its state, and when its newest line came in.
 pub(super) type Judged = (String, String, Option<String>, Option<Timestamp>);
 
-/// What is to be judged. None: nothing was merged yet, so there is nothing to judge.
-pub(super) fn overdue_of(found: Judged) -> Result<Option<Overdue>> {
-    let foreign = |error: crate::domain::ids::IdError| StoreError::Corrupt {
-        what: format!("process_live_status holds what this program never writes: {error}"),
-    };
-    let (tenant, process, digest, last_log_at) = found;
-    let Some(digest) = digest else { return Ok(None) };
-    Ok(Some(Overdue {
-        tenant: TenantId::parse(&tenant).map_err(foreign)?,
-        process: ProcessId::parse(&process).map_err(foreign)?,
-        state: state::decode(&digest)?,
-        last_log_at,
-    }))
+/// Rows that cannot be judged, each told once: nobody else would notice that they are watched no more.
+#[derive(Default)]
+pub(super) struct Unjudged(BTreeSet<(String, String)>);
+
+/// So many rows are remembered as told.
+const UNJUDGED_MAX: usize = 1000;
+
+impl Unjudged {
+    /// Those that can be judged. Not among them: of whom nothing was merged yet, and whose row cannot be read.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`]: a newer program has written here.
+    pub(super) fn part(&mut self, found: Vec<Judged>) -> Result<Vec<Overdue>> {
+        found.into_iter().filter_map(|found| self.overdue_of(found).transpose()).collect()
+    }
+
+    fn overdue_of(&mut self, found: Judged) -> Result<Option<Overdue>> {
+        const CALL: &str = "judge";
+        let (tenant, process, digest, last_log_at) = found;
+        let Some(digest) = digest else { return Ok(None) };
+        let problem = match (TenantId::parse(&tenant), ProcessId::parse(&process)) {
+            (Ok(tenant), Ok(process)) => match state::decode(&digest) {
+                Ok(state) => return Ok(Some(Overdue { tenant, process, state, last_log_at })),
+                Err(error) => match error.into_error(CALL, process.as_str()) {
+                    StoreError::Refused { source, .. } => source.to_string(),
+                    newer => return Err(newer),
+                },
+            },
+            (Err(error), _) | (_, Err(error)) => {
+                format!("process_live_status holds a row of {process:?} that no door lets in: {error}")
+            }
+        };
+        if self.0.len() >= UNJUDGED_MAX {
+            self.0.clear();
+        }
+        if self.0.insert((tenant.clone(), process)) {
+            log::error!(tenant = tenant.as_str(); "nobody watches a process any more: {}", errors::clean(&problem));
+        }
+        Ok(None)
+    }
 }
 
 /// Those whose deadline is not after `until`.
@@ -305,12 +336,13 @@ impl KeeperSession for Keeper {
                 found = self.session.ask(CALL, |connection| judged(connection, oldest, limit))?;
             }
         }
-        found.into_iter().filter_map(|found| overdue_of(found).transpose()).collect()
+        self.unjudged.part(found)
     }
 
     fn deserted(&mut self, until: Timestamp, limit: usize) -> Result<Vec<Overdue>> {
         let now = self.health.now();
-        self.watch.look(&mut self.session, now, until, limit)
+        let found = self.watch.look(&mut self.session, now, until, limit)?;
+        self.unjudged.part(found)
     }
 
     fn forget_session(&mut self, tenant: &TenantId, process: &ProcessId) -> Result<()> {

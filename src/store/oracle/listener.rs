@@ -485,7 +485,9 @@ impl ListenerSession for Listener {
             .map(|(tenant, process)| {
                 let name = (tenant.as_str().to_string(), process.as_str().to_string());
                 match found.get(&name).and_then(Option::as_deref) {
-                    Some(digest) => state::decode(digest).map(Some),
+                    Some(digest) => state::decode(digest)
+                        .map(Some)
+                        .map_err(|error| error.into_error(CALL, process.as_str())),
                     None => Ok(None),
                 }
             })
