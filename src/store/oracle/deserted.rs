@@ -117,7 +117,7 @@ fn dead_sessions(connection: &Connection, limit: usize) -> oracle::Result<Vec<Na
     })
 }
 
-fn states(connection: &Connection, due: &[Name]) -> oracle::Result<Vec<keeper::Judged>> {
+fn states(connection: &Connection, due: &[Name]) -> oracle::Result<Vec<Judged>> {
     let mut judged = Vec::with_capacity(due.len());
     for portion in due.chunks(sql::LIST_MAX) {
         let length = sql::list_length(portion.len());

@@ -291,7 +291,9 @@ impl Unjudged {
                 },
             },
             (Err(error), _) | (_, Err(error)) => {
-                format!("process_live_status holds a row of {process:?} that no door lets in: {error}")
+                format!(
+                    "process_live_status holds a row of {process:?} that no door lets in: {error}"
+                )
             }
         };
         if self.0.len() >= UNJUDGED_MAX {

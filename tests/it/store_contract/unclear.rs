@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 use crossbeam::channel;
 use sentinel::component::{Component, End};
 use sentinel::domain::event::{Envelope, Verdict};
+use sentinel::domain::process::Status;
 use sentinel::intake::{self, Posting};
 use sentinel::listener::{Jitter, Listener, Unclear, Watermark};
 use sentinel::mailbox::{Address, Answer, ChannelMailbox, Letter, ReplyTo};
-use sentinel::store::{Condition, DeadLetterFilter, ListenerSession};
+use sentinel::store::{Condition, DeadLetterFilter, ListenerSession, ProcessFilter};
 
 use super::places::Place;
 use super::{POLICY, Site, acme, each, first};
@@ -157,6 +158,53 @@ fn while_everything_fails_nothing_is_set_aside_and_afterwards_all_is_applied_onc
         }
         assert_eq!(set_aside(site), []);
         assert_eq!(stuck(site), []);
+    });
+}
+
+/// People with rights of their own write to the schema, too.
+#[test]
+fn a_process_whose_state_cannot_be_read_troubles_nobody_else() {
+    each(|site| {
+        let Some(standin) = standin(site) else { return };
+        for process in ["a", "b"] {
+            site.post(process, "process.started", "{}");
+            site.post(process, "process.progress", r#"{"current_step":"LOADING"}"#);
+        }
+        site.apply(10);
+        standin.sql(
+            "UPDATE sentinel.process_live_status SET state_digest = 'x' WHERE process_id = 'b'",
+        );
+        for process in ["a", "b"] {
+            site.post(process, "process.progress", r#"{"current_step":"SAVING"}"#);
+        }
+        let mut listening = Listening::new(site);
+        listening.pass(site, 1);
+        let step = |site: &mut Site, process: &str| {
+            let view = site.status(process).unwrap();
+            (view.row.status, view.row.current_step)
+        };
+        assert_eq!(step(site, "a"), (Status::Running, Some("SAVING".to_owned())));
+        assert_eq!(step(site, "b"), (Status::Running, Some("LOADING".to_owned())), "its columns");
+        let all = site.reader.processes(&acme(), &ProcessFilter::default(), &first(9)).unwrap();
+        assert_eq!(all.rows.len(), 2);
+        let letters = set_aside(site);
+        assert_eq!(letters.len(), 1, "{letters:?}");
+        assert!(letters[0].0 == "b" && letters[0].1.contains("state_digest of b"), "{letters:?}");
+        assert_eq!(stuck(site), []);
+
+        // Its silence cannot be judged, that of others can.
+        let mut keeper = site.store.keeper().unwrap();
+        site.clock.forward(Duration::from_secs(1_000_000));
+        let overdue = keeper.overdue(site.now(), 9).unwrap();
+        let names: Vec<&str> = overdue.iter().map(|one| one.process.as_str()).collect();
+        assert_eq!(names, ["a"]);
+
+        standin.sql(
+            "UPDATE sentinel.process_live_status SET state_digest = NULL WHERE process_id = 'b'",
+        );
+        site.post("b", "process.progress", r#"{"current_step":"SAVING"}"#);
+        listening.pass(site, 1);
+        assert_eq!(step(site, "b").1, Some("SAVING".to_owned()), "it goes on");
     });
 }
 

@@ -75,9 +75,11 @@ fn stored(row: &Found) -> oracle::Result<Stored> {
 /// What users see of a row.
 fn view(tenant: &TenantId, stored: Stored, policy: &Policy) -> Result<ProcessView> {
     let process = ProcessId::parse(&stored.process).map_err(foreign)?;
-    let row = match &stored.digest {
-        Some(digest) => {
-            let mut row = state::decode(digest)?.row(tenant, &process, policy);
+    // What cannot be read, its listener or the reaper has told; the columns are as true.
+    let state = stored.digest.as_deref().and_then(|digest| state::decode(digest).ok());
+    let row = match state {
+        Some(state) => {
+            let mut row = state.row(tenant, &process, policy);
             if Status::parse(&stored.status) == Some(Status::Archived) {
                 row.status = Status::Archived;
                 row.deadline_at = None;
