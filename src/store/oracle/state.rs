@@ -24,8 +24,8 @@ impl Unreadable {
     pub(super) fn words(&self, process: &str) -> String {
         match self {
             Self::Damaged(problem) => format!(
-                "process_live_status.state_digest of {process} is none of this program's ({problem}); set it to NULL, \
-                 and replay what was set aside"
+                "process_live_status.state_digest of {process} is none of this program's ({problem}); set it to NULL: \
+                 then it begins anew, and dead letters hold what was set aside"
             ),
             Self::Newer(problem) => format!(
                 "process_live_status.state_digest of {process} was written by a newer release ({problem}); upgrade \
