@@ -13,9 +13,9 @@ use super::bind::{self, Bind};
 use super::deserted::Watch;
 use super::errors::{self, Class};
 use super::health::{Health, OUT_OF_REACH, QueueState};
-use super::session::{self, Session};
+use super::session::Session;
 use super::sql::{statement, text};
-use super::{logs, state};
+use super::{database, logs, state};
 use crate::domain::ids::{ProcessId, TenantId};
 use crate::domain::process::Status;
 use crate::domain::time::Timestamp;
@@ -211,7 +211,7 @@ impl Keeper {
 /// Compares the database's clock with ours.
 pub(super) fn compare_clocks(connection: &Connection, health: &Health) -> oracle::Result<()> {
     let before = health.own_clock();
-    let theirs = session::database_time(connection)?;
+    let theirs = database::now(connection)?;
     health.compare_clocks(theirs, before, health.own_clock());
     Ok(())
 }

@@ -21,12 +21,13 @@ use std::time::{Duration, Instant};
 use oracle::{Connection, Row};
 
 use super::bind::{self, Bind, RowError};
+use super::database::DEQUEUE_WAIT_MAX;
 use super::errors::{self, Class};
 use super::health::Health;
 use super::intake::fill;
 use super::message::{self, Raw, Read};
 use super::projection::{self, Failure};
-use super::session::{DEQUEUE_WAIT_MAX, Session};
+use super::session::Session;
 use super::sql::{self, statement, text};
 use super::{logs, state};
 use crate::component::Stop;
