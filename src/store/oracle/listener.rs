@@ -497,7 +497,7 @@ impl ListenerSession for Listener {
         if claim.messages.is_empty() {
             return Ok(());
         }
-        let settled: BTreeSet<i64> = claim.messages.iter().map(position).collect();
+        let settled: BTreeSet<i64> = claim.messages.iter().map(Message::position).collect();
         let here: BTreeSet<i64> = self.held.iter().map(|held| held.position).collect();
         if !self.holds() || !settled.is_subset(&here) {
             if !self.held.is_empty() && !self.holds() {
@@ -551,13 +551,6 @@ fn locked_states(
         })?);
     }
     Ok(found)
-}
-
-fn position(message: &Message) -> i64 {
-    match message {
-        Message::Event(event) => event.position,
-        Message::Undecodable { position, .. } => *position,
-    }
 }
 
 #[cfg(test)]

@@ -14,7 +14,6 @@ pub mod address;
 mod backoff;
 mod bind;
 mod connecting;
-mod cursor;
 mod database;
 mod deserted;
 pub mod doctor;

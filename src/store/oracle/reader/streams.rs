@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use super::super::bind::{self, Bind};
 use super::super::health::QueueState;
+use super::super::keeper;
 use super::super::sql::{statement, text};
-use super::super::{cursor, keeper};
 use super::events::{event_of, event_page};
 use super::{Reader, foreign};
 use crate::domain::ids::{EventType, StreamKey, TenantId};
 use crate::domain::time::Timestamp;
-use crate::store::{Page, Result, StoredEvent, StreamState};
+use crate::store::{Page, Result, StoredEvent, StreamState, cursor};
 
 /// The queue tells times to the second.
 const QUEUE_CLOCK_GRAIN: Duration = Duration::from_secs(1);
