@@ -13,11 +13,10 @@ use oracle::Connection;
 use super::bind::{self, Bind};
 use super::errors::{self, Class};
 use super::health::QueueState;
-use super::intake::fill;
 use super::keeper;
 use super::logs;
 use super::session::Session;
-use super::sql::{self, statement, text};
+use super::sql::{self, fill, statement, text};
 use crate::domain::time::Timestamp;
 use crate::store::{Overdue, Result};
 
