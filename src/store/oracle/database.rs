@@ -9,8 +9,6 @@ use parking_lot::Mutex;
 use super::address::{Address, Credentials};
 use super::bind;
 use super::errors::{self, Class};
-use super::sql::{statement, text};
-use crate::domain::time::Timestamp;
 use crate::store::Result;
 
 /// What the service calls itself in V$SESSION.
@@ -157,16 +155,6 @@ pub fn is_schema_name(text: &str) -> bool {
     text.len() <= 128
         && letters.next().is_some_and(|first| first.is_ascii_alphabetic())
         && letters.all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'$' | b'#'))
-}
-
-/// The clock of the database, in UTC.
-pub(super) fn now(connection: &Connection) -> oracle::Result<Timestamp> {
-    let found = bind::query(connection, &text(statement!("database_time"), &[]), &[], 1, |row| {
-        bind::time(row, "now_utc")
-    })?;
-    found.into_iter().next().ok_or_else(|| {
-        oracle::Error::new(oracle::ErrorKind::Other, "no time came back".to_string())
-    })
 }
 
 #[cfg(test)]

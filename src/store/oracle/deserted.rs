@@ -13,10 +13,9 @@ use oracle::Connection;
 use super::bind::{self, Bind};
 use super::errors::{self, Class};
 use super::health::QueueState;
-use super::keeper;
-use super::logs;
 use super::session::Session;
 use super::sql::{self, fill, statement, text};
+use super::{facts, logs, overdue};
 use crate::domain::time::Timestamp;
 use crate::store::{Overdue, Result};
 
@@ -49,7 +48,7 @@ impl Watch {
     ) -> Result<Vec<Overdue>> {
         const CALL: &str = "look for sessions";
         let is_blind = self.blind_at.is_some_and(|at| now >= at && now.since(at) < BLIND_FOR);
-        if is_blind || !keeper::is_due(self.looked_at, LOOK_PAUSE, now) {
+        if is_blind || !facts::is_due(self.looked_at, LOOK_PAUSE, now) {
             return Ok(Vec::new());
         }
         self.looked_at = Some(now);
@@ -72,10 +71,10 @@ impl Watch {
         if !self.gone_at.values().any(|at| *at < until) {
             return Ok(Vec::new());
         }
-        let queues = session.ask(CALL, keeper::queues)?;
+        let queues = session.ask(CALL, facts::queues)?;
         let due = self.due(until, &queues);
         let found = session.ask(CALL, |connection| states(connection, &due))?;
-        found.into_iter().filter_map(|found| keeper::overdue_of(found).transpose()).collect()
+        found.into_iter().filter_map(|found| overdue::parsed(found).transpose()).collect()
     }
 
     /// Takes note of who is found without a session at `now`. Who is not found any more has been heard again.
@@ -117,7 +116,7 @@ fn dead_sessions(connection: &Connection, limit: usize) -> oracle::Result<Vec<Na
     })
 }
 
-fn states(connection: &Connection, due: &[Name]) -> oracle::Result<Vec<keeper::Judged>> {
+fn states(connection: &Connection, due: &[Name]) -> oracle::Result<Vec<overdue::Judged>> {
     let mut judged = Vec::with_capacity(due.len());
     for portion in due.chunks(sql::LIST_MAX) {
         let length = sql::list_length(portion.len());

@@ -3,7 +3,8 @@
 //!
 //! * [`address`], [`database`], [`connecting`] and [`session`] are the way in: one connection for each thread, opened
 //!   again by its owner, with the pauses of [`backoff`]; [`misfits`] says what of a database would break the service.
-//! * [`errors`] says what an error means; [`bind`] is the only way for a value to reach the database.
+//! * [`errors`] says what an error means; [`bind`] is the only way for a value to reach the database; [`facts`] is what
+//!   the database says of itself.
 //! * [`intake`], [`listener`] with [`projection`], [`logs`], [`keeper`], [`reader`] and [`tail`] are the roles of the contract.
 //! * [`script`] and [`migrate`] bring the schema up to this version.
 //!
@@ -18,6 +19,7 @@ mod database;
 mod deserted;
 pub mod doctor;
 pub mod errors;
+mod facts;
 mod health;
 mod intake;
 mod keeper;
@@ -26,6 +28,7 @@ mod logs;
 mod message;
 pub mod migrate;
 mod misfits;
+mod overdue;
 mod projection;
 mod reader;
 pub mod script;
@@ -148,8 +151,8 @@ impl Oracle {
         for problem in &misfits {
             log::error!(database:% = settings.address.display(); "{problem}");
         }
-        keeper::compare_clocks(&connection, &health).map_err(failed)?;
-        if let Some(queue) = keeper::main_queue(&connection).map_err(failed)? {
+        facts::compare_clocks(&connection, &health).map_err(failed)?;
+        if let Some(queue) = facts::main_queue(&connection).map_err(failed)? {
             if !is_queue(&settings.queue, &queue.name) {
                 let source = format!(
                     "the schema works with the queue {}, and SENTINEL_QUEUE_NAME says {}; set it to the former",

@@ -18,7 +18,7 @@ use oracle::{Connection, Row};
 use super::bind::{self, Bind};
 use super::database::{self, Database};
 use super::sql::text;
-use super::{Settings, errors};
+use super::{Settings, errors, facts};
 use crate::domain::time::Timestamp;
 use crate::store::doctor::{Check, Finding};
 
@@ -119,7 +119,7 @@ impl Look<'_> {
 
     /// The clock of the database.
     fn now(&self) -> Timestamp {
-        database::now(self.connection).unwrap_or_else(|_| (self.settings.clock)())
+        facts::now(self.connection).unwrap_or_else(|_| (self.settings.clock)())
     }
 }
 
