@@ -27,27 +27,20 @@ fn batch(round: usize) -> Vec<LogRow> {
         let number = (round * ROWS + index).wrapping_mul(2_654_435_761) >> 7;
         let process = number % PROCESSES;
         let tenant = TenantId::parse(&format!("tenant-{}", process % TENANTS));
+        let process = ProcessId::parse(&format!("process-{process}")).expect("a plain name");
+        let message =
+            format!("contract {number} inserted, {} rows checked, {}", index, "x".repeat(150));
+        let micros = i64::try_from(round * ROWS + index).unwrap_or(0);
+        let logged_at = Timestamp::from_micros(1_769_596_200_000_000 + micros);
         LogRow {
-            tenant: tenant.expect("a plain name"),
-            process: ProcessId::parse(&format!("process-{process}")).expect("a plain name"),
-            level: Level::ALL[number % 6],
-            message: format!(
-                "contract {number} inserted, {} rows checked, {}",
-                index,
-                "x".repeat(150)
-            )
-            .into(),
-            event_type: None,
             component: index.is_multiple_of(4).then(|| "CONTRACT_PKG".into()),
-            details: None,
-            stack_trace: None,
-            logged_at: Timestamp::from_micros(
-                1_769_596_200_000_000 + i64::try_from(round * ROWS + index).unwrap_or(0),
-            ),
-            duration_us: None,
-            correlation_id: None,
-            trace_id: None,
-            span_id: None,
+            ..LogRow::plain(
+                tenant.expect("a plain name"),
+                process,
+                Level::ALL[number % 6],
+                message,
+                logged_at,
+            )
         }
     };
     (0..ROWS).map(line).collect()

@@ -269,21 +269,8 @@ mod tests {
     }
 
     fn row(process: &str) -> LogRow {
-        LogRow {
-            tenant: tenant("acme"),
-            process: ProcessId::parse(process).unwrap(),
-            level: Level::Info,
-            message: "hello".into(),
-            event_type: None,
-            component: None,
-            details: None,
-            stack_trace: None,
-            logged_at: Timestamp::default(),
-            duration_us: None,
-            correlation_id: None,
-            trace_id: None,
-            span_id: None,
-        }
+        let process = ProcessId::parse(process).unwrap();
+        LogRow::plain(tenant("acme"), process, Level::Info, "hello", Timestamp::default())
     }
 
     /// Notes who is rung and how often it is woken.

@@ -279,8 +279,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::domain::event::{IdOrigin, PayloadHash};
-    use crate::domain::ids::{EventId, EventType, ProcessId, Source, StreamKey, TenantId};
+    use crate::domain::ids::{ProcessId, TenantId};
     use crate::store::sqlite::{Settings, Sqlite};
     use crate::store::{IntakeSession, Reader, Store};
 
@@ -351,20 +350,7 @@ mod tests {
 
         fn post(&mut self, event_type: &str) {
             self.ids += 1;
-            let envelope = Envelope {
-                tenant: TenantId::parse("acme").unwrap(),
-                event_id: EventId::parse(&format!("e{}", self.ids)).unwrap(),
-                id_origin: IdOrigin::Caller,
-                source: Source::parse("api").unwrap(),
-                event_type: EventType::parse(event_type).unwrap(),
-                stream: StreamKey::parse("import").unwrap(),
-                occurred_at: None,
-                schema_version: 1,
-                payload: "{}".into(),
-                key: None,
-                hash: PayloadHash([0; 32]),
-                trace: TraceContext { trace_id: [1; 16], parent_id: [0; 8], sampled: false },
-            };
+            let envelope = Envelope::sample(&format!("e{}", self.ids), "import", event_type);
             let now = self.store.now();
             self.intake.accept(now, vec![envelope]).unwrap();
         }

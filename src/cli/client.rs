@@ -1,43 +1,24 @@
-//! The way from a client command to the service. This module finds a token, makes requests, and puts what goes wrong
-//! into words that say what to check.
-//!
-//! Nothing that came from outside is printed as it came: control characters are escaped. TLS is 1.3 only.
+//! The way from a client command to the service. This module makes requests, with the token that there is.
+//! TLS is 1.3 only.
 
-use std::io::{self, Read};
-use std::path::PathBuf;
+use std::io::Read;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::Context;
 use rustls::ClientConfig;
 use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts};
 
+use super::bearer::Token;
 use super::exit::{Code, Exit};
-use super::token;
+use super::words::{self, escaped};
 use crate::certificates::{self, ClientPair};
 use crate::config::{self, Overrides};
-use crate::domain::ids::TenantId;
-use crate::http::auth::{self, Role, roots};
+use crate::http::auth::{self, roots};
 
 /// How long it may take to reach the service.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
 /// The longest answer that is read: a page of a listing whose rows are as long as they may be stays below it.
 const ANSWER_BYTES_MAX: u64 = 16 * 1024 * 1024;
-/// How long a token of our own is good for. It is made anew at half time.
-const TOKEN_TTL: Duration = Duration::from_secs(3600);
-
-/// Where the token comes from.
-enum Token {
-    /// Probes need none.
-    None,
-    /// From the environment or a file. Read anew after a 401: whoever rotates it need not tell us.
-    Given(String),
-    Development {
-        folder: PathBuf,
-        tenant: TenantId,
-        made: Option<(Instant, String)>,
-    },
-}
 
 /// Talks to one service.
 pub struct Client {
@@ -122,7 +103,7 @@ impl Client {
         self.renew_token(answer.status)?;
         match cut {
             // Half of what was asked for looks like less, and its tag would say that this is all.
-            Some(error) if answer.status == 200 => Err(unreachable_words(&self.url, &error)),
+            Some(error) if answer.status == 200 => Err(words::unreachable(&self.url, &error)),
             _ => Ok(answer),
         }
     }
@@ -209,7 +190,7 @@ impl Client {
         &self,
         answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
     ) -> anyhow::Result<(Answer, Option<ureq::Error>)> {
-        let mut answer = answer.map_err(|error| unreachable_words(&self.url, &error))?;
+        let mut answer = answer.map_err(|error| words::unreachable(&self.url, &error))?;
         let retry_after = answer.headers().get("retry-after");
         let retry_after = retry_after.and_then(|value| value.to_str().ok()?.trim().parse().ok());
         let etag = answer.headers().get("etag");
@@ -228,40 +209,8 @@ impl Client {
 impl Answer {
     /// What went wrong and what to check, safe to print.
     pub fn words(&self) -> String {
-        let problem: Option<Problem> = serde_json::from_str(&self.body).ok();
-        let said = problem.and_then(|problem| problem.detail.or(problem.title));
-        let said = said.map(|said| format!(": {}", escaped(&said))).unwrap_or_default();
-        let hint = match self.status {
-            401 => {
-                " (the token is missing, has run out, or is from somebody else: check SENTINEL_TOKEN)"
-            }
-            403 => {
-                " (the token is known but may not do this: it needs another role, or SENTINEL_CLIENT_CERT_FILE)"
-            }
-            404 => {
-                " (nothing of that name for this token's tenant, or SENTINEL_URL is not the service)"
-            }
-            300..=399 => " (SENTINEL_URL is not the service itself; redirects are not followed)",
-            _ => "",
-        };
-        format!("the service answers {}{said}{hint}", self.status)
+        words::refusal(self.status, &self.body)
     }
-}
-
-#[derive(serde::Deserialize)]
-struct Problem {
-    title: Option<String>,
-    detail: Option<String>,
-}
-
-/// The token that the environment names, or one signed with the development key, for commands that do their own
-/// talking.
-///
-/// # Errors
-/// When there is none to be had.
-pub fn bearer_token(overrides: Overrides) -> anyhow::Result<String> {
-    let settings = config::Client::from_environment(overrides)?;
-    Token::find(&settings)?.bearer()?.context("there is no token")
 }
 
 /// `text` as one segment of a path: everything but unreserved characters is percent-encoded (RFC 3986).
@@ -275,53 +224,6 @@ pub fn segment(text: &str) -> String {
         }
     }
     encoded
-}
-
-/// `text` without anything that could move a cursor, change a colour or hide other text.
-pub fn escaped(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for letter in text.chars() {
-        let bidirectional = matches!(letter, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        if letter.is_control() || bidirectional {
-            escaped.extend(letter.escape_default());
-        } else {
-            escaped.push(letter);
-        }
-    }
-    escaped
-}
-
-impl Token {
-    fn find(settings: &config::Client) -> anyhow::Result<Self> {
-        if let Some(token) = &settings.token {
-            return Ok(Self::Given(token.clone()));
-        }
-        let (folder, tenant) = (settings.data_folder.clone(), settings.tenant.clone());
-        let mut token = Self::Development { folder, tenant, made: None };
-        token.bearer().context(
-            "there is no token: set SENTINEL_TOKEN or SENTINEL_TOKEN_FILE, or run where the development key is",
-        )?;
-        Ok(token)
-    }
-
-    /// The token for the next request.
-    fn bearer(&mut self) -> anyhow::Result<Option<String>> {
-        match self {
-            Self::None => Ok(None),
-            Self::Given(token) => Ok(Some(token.clone())),
-            Self::Development { folder, tenant, made } => {
-                if let Some((since, token)) = made
-                    && since.elapsed() < TOKEN_TTL / 2
-                {
-                    return Ok(Some(token.clone()));
-                }
-                // What every client command needs: to report processes and to read.
-                let token = token::sign(folder, tenant, &[Role::Write], TOKEN_TTL)?;
-                *made = Some((Instant::now(), token.clone()));
-                Ok(Some(token))
-            }
-        }
-    }
 }
 
 /// The address without a slash at its end, if it is one.
@@ -399,98 +301,13 @@ pub fn tls(overrides: Overrides) -> anyhow::Result<Arc<ClientConfig>> {
     certificates::client_config(authorities.iter().map(Certificate::der), pair)
 }
 
-fn unreachable_words(url: &str, error: &ureq::Error) -> anyhow::Error {
-    let hint = match error {
-        ureq::Error::HostNotFound => "is the host's name right?",
-        ureq::Error::Tls(_) => TLS_HINT,
-        ureq::Error::Rustls(error) => tls_hint(error),
-        // What the other side says of a handshake that was over for us comes while we read its answer.
-        ureq::Error::Io(error) => match of_tls(error) {
-            Some(error) => tls_hint(error),
-            // Whoever is refused for a certificate may find the connection gone before the reason is read.
-            None if hung_up(error) && url.starts_with("https://") => TLS_HINT,
-            None => RUNNING_HINT,
-        },
-        ureq::Error::Timeout(_) => "is a firewall in between, or is the service overloaded?",
-        _ => RUNNING_HINT,
-    };
-    anyhow::anyhow!("cannot reach the service at {url}: {}; {hint}", escaped(&error.to_string()))
-}
-
-/// Somebody was there, and is no more.
-fn hung_up(error: &io::Error) -> bool {
-    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
-    matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)
-}
-
-/// What to check when nobody answers.
-pub const RUNNING_HINT: &str = "is it running, and is SENTINEL_URL its address?";
-const TLS_HINT: &str = "is SENTINEL_CA_FILE the authority that signed the service's certificate, and does the service want one of yours (SENTINEL_CLIENT_CERT_FILE)?";
-
-/// What of an error of a socket is an error of TLS.
-pub fn of_tls(error: &io::Error) -> Option<&rustls::Error> {
-    error.get_ref()?.downcast_ref()
-}
-
-/// What to check when TLS comes to nothing.
-pub fn tls_hint(error: &rustls::Error) -> &'static str {
-    use rustls::AlertDescription::{
-        AccessDenied, BadCertificate, CertificateExpired, CertificateRequired, CertificateRevoked,
-        CertificateUnknown, DecryptError, UnknownCA, UnsupportedCertificate,
-    };
-    match error {
-        rustls::Error::AlertReceived(CertificateRequired) => {
-            "the service wants a certificate: name one that it knows in SENTINEL_CLIENT_CERT_FILE, and its key in SENTINEL_CLIENT_KEY_FILE"
-        }
-        rustls::Error::AlertReceived(
-            AccessDenied
-            | BadCertificate
-            | CertificateExpired
-            | CertificateRevoked
-            | CertificateUnknown
-            | DecryptError
-            | UnknownCA
-            | UnsupportedCertificate,
-        ) => {
-            "the service refuses our certificate: is the one in SENTINEL_CLIENT_CERT_FILE signed by an authority that it knows, and in date?"
-        }
-        rustls::Error::InvalidCertificate(_) => {
-            "is SENTINEL_CA_FILE the authority that signed the service's certificate, and is that one in date and made for the host in SENTINEL_URL?"
-        }
-        rustls::Error::InvalidMessage(_) => {
-            "does the service speak TLS there? Without it SENTINEL_URL begins with http://"
-        }
-        _ => TLS_HINT,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::Write;
     use std::net::TcpListener;
 
     use super::*;
-    use crate::http::auth::development::DevelopmentKey;
-
-    fn answer(status: u16, body: &str) -> Answer {
-        Answer { status, retry_after: None, etag: None, body: body.to_string() }
-    }
-
-    #[test]
-    fn an_answer_is_told_with_its_detail_and_what_to_check() {
-        let words =
-            answer(401, r#"{"title":"Unauthorized","detail":"the token has run out"}"#).words();
-        assert!(words.starts_with("the service answers 401: the token has run out"), "{words}");
-        assert!(words.contains("SENTINEL_TOKEN"), "{words}");
-        assert_eq!(answer(500, "<html>").words(), "the service answers 500");
-    }
-
-    #[test]
-    fn foreign_text_cannot_touch_the_terminal() {
-        let words = answer(400, r#"{"detail":"a\u001b[31mb\u0007c\u202ed"}"#).words();
-        assert_eq!(words, r"the service answers 400: a\u{1b}[31mb\u{7}c\u{202e}d");
-        assert_eq!(escaped("naïve ✓\n"), r"naïve ✓\n");
-    }
+    use crate::cli::bearer::tests::settings;
 
     #[test]
     fn an_address_is_http_or_https_with_a_host_and_no_secrets() {
@@ -504,40 +321,6 @@ mod tests {
         {
             assert_eq!(checked_url(bad).unwrap_err().code, Code::Configuration, "{bad:?}");
         }
-    }
-
-    fn settings(folder: &std::path::Path) -> config::Client {
-        config::Client {
-            url: "http://127.0.0.1:8090".to_string(),
-            url_is_given: false,
-            token: None,
-            ca_file: None,
-            certificate: None,
-            tenant: TenantId::parse("demo").unwrap(),
-            data_folder: folder.to_path_buf(),
-        }
-    }
-
-    #[test]
-    fn a_token_is_the_one_given_or_signed_with_the_development_key() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut settings = settings(folder.path());
-        let error = Token::find(&settings).map(|_| ()).unwrap_err();
-        assert!(
-            format!("{error:#}").starts_with("there is no token: set SENTINEL_TOKEN"),
-            "{error:#}"
-        );
-        DevelopmentKey::open_or_make(folder.path()).unwrap();
-        let mut token = Token::find(&settings).unwrap();
-        let signed = token.bearer().unwrap().unwrap();
-        assert_eq!(signed.split('.').count(), 3);
-        assert_eq!(
-            token.bearer().unwrap(),
-            Some(signed),
-            "it is kept until half of its time is over"
-        );
-        settings.token = Some("given".to_string());
-        assert_eq!(Token::find(&settings).unwrap().bearer().unwrap().as_deref(), Some("given"));
     }
 
     #[test]
@@ -589,28 +372,6 @@ mod tests {
         let refused = "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 100\r\n\r\n{";
         let refused = asked(refused, refused.len()).unwrap();
         assert_eq!((refused.status, refused.body.as_str()), (503, ""));
-    }
-
-    #[test]
-    fn what_tls_says_is_told_with_what_to_check() {
-        use rustls::{AlertDescription, CertificateError, InvalidMessage};
-        let said = |error: rustls::Error| {
-            let error = io::Error::new(io::ErrorKind::InvalidData, error);
-            unreachable_words("https://a", &ureq::Error::Io(error)).to_string()
-        };
-        let alert = |alert| said(rustls::Error::AlertReceived(alert));
-        assert!(alert(AlertDescription::CertificateRequired).contains("wants a certificate"));
-        assert!(alert(AlertDescription::UnknownCA).contains("refuses our certificate"));
-        assert!(alert(AlertDescription::HandshakeFailure).contains(TLS_HINT));
-        let stranger = CertificateError::UnknownIssuer;
-        assert!(said(rustls::Error::InvalidCertificate(stranger)).contains("is SENTINEL_CA_FILE"));
-        let plain = InvalidMessage::InvalidContentType;
-        assert!(said(rustls::Error::InvalidMessage(plain)).contains("begins with http://"));
-        let gone = ureq::Error::Io(io::ErrorKind::BrokenPipe.into());
-        assert!(unreachable_words("https://a", &gone).to_string().contains(TLS_HINT));
-        assert!(unreachable_words("http://a", &gone).to_string().contains(RUNNING_HINT));
-        let refused = ureq::Error::Io(io::ErrorKind::ConnectionRefused.into());
-        assert!(unreachable_words("https://a", &refused).to_string().contains(RUNNING_HINT));
     }
 
     #[test]

@@ -3,8 +3,9 @@
 
 use std::time::Duration;
 
-use super::client::{self, Client};
+use super::client::Client;
 use super::exit::{Code, Exit};
+use super::words;
 use crate::config::Overrides;
 
 /// Long enough for a service that is busy, and shorter than Docker waits for a probe (30 s).
@@ -37,7 +38,7 @@ pub fn run(args: &HealthArgs, overrides: Overrides) -> anyhow::Result<()> {
     let answer = client.get(path, PATIENCE)?;
     if answer.status != 200 {
         // What /ready says about each dependency is the very thing to know.
-        let body: Vec<String> = answer.body.lines().map(client::escaped).collect();
+        let body: Vec<String> = answer.body.lines().map(words::escaped).collect();
         let words = format!("{}\n{}", answer.words(), body.join("\n"));
         return Err(Exit::new(Code::Failed, words.trim_end()).into());
     }

@@ -5,6 +5,7 @@
 
 mod backoff;
 pub mod backup;
+mod bearer;
 pub mod check_config;
 pub mod client;
 pub mod doctor;
@@ -20,6 +21,7 @@ pub mod tail;
 pub mod token;
 pub mod top;
 pub mod watchdog;
+mod words;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -106,7 +108,7 @@ pub fn main() -> ExitCode {
             }
             // What was typed is repeated, and it may have been pasted from anywhere.
             for line in error.render().to_string().lines() {
-                let _ = writeln!(io::stderr().lock(), "{}", client::escaped(line));
+                let _ = writeln!(io::stderr().lock(), "{}", words::escaped(line));
             }
             return ExitCode::from(Code::Usage.number());
         }
@@ -116,7 +118,7 @@ pub fn main() -> ExitCode {
         Err(error) => {
             let words = format!("{error:#}");
             for line in words.lines() {
-                let _ = writeln!(io::stderr().lock(), "sentinel: {}", client::escaped(line));
+                let _ = writeln!(io::stderr().lock(), "sentinel: {}", words::escaped(line));
             }
             exit::code_of(&error).into()
         }
@@ -137,7 +139,7 @@ fn dispatch(command_line: CommandLine) -> anyhow::Result<ExitCode> {
         Some(Command::Health(args)) => health::run(&args, overrides)?,
         Some(Command::Doctor(args)) => doctor::run(&args, overrides)?,
         Some(Command::Load(args)) => {
-            let token = client::bearer_token(overrides.clone())?;
+            let token = bearer::token(overrides.clone())?;
             let tls = args.url.starts_with("https:").then(|| client::tls(overrides)).transpose()?;
             load::run(args, token, tls)?;
         }

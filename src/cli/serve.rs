@@ -9,9 +9,9 @@ use crossbeam::channel::{self, Receiver, RecvTimeoutError, Sender, select};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::{Handle, Signals};
 
-use super::client::escaped;
 use super::exit::{self, Code, Exit};
 use super::watchdog::{self, Watchdog};
+use super::words::escaped;
 use crate::component::Component;
 use crate::config::{Config, Database, Mode, Warning};
 use crate::service::{Parts, Service, Waiting, wall_clock};

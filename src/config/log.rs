@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
+use log::LevelFilter;
+
 use super::raw::{Origin, Surroundings};
 use super::reader::Reader;
 use super::variables::NONE;
-use crate::telemetry::logging::check_filter;
 
 /// How a line of the service's own log looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,4 +59,43 @@ pub(super) fn log(reader: &mut Reader<'_>, surroundings: &Surroundings<'_>) -> L
     let words = [("json", LogFormat::Json), ("text", LogFormat::Text)];
     let format = reader.word("SENTINEL_LOG_FORMAT", word, &words).unwrap_or(format);
     LogSettings { filter: file.map_or(LogFilter::Fixed(filter), LogFilter::File), format }
+}
+
+/// Whether `filter` is one that `env_logger` understands whole, instead of dropping the part that it doesn't.
+///
+/// # Errors
+/// Says in words which part is wrong.
+pub fn check_filter(filter: &str) -> Result<(), String> {
+    // The part after a slash is a text that messages must contain.
+    let directives = filter.split('/').next().unwrap_or_default();
+    for directive in directives.split(',').map(str::trim).filter(|directive| !directive.is_empty())
+    {
+        if let Some((_, level)) = directive.split_once('=')
+            && !level.is_empty()
+            && level.trim().parse::<LevelFilter>().is_err()
+        {
+            return Err(format!(
+                "{directive:?} names no level; the levels are off, error, warn, info, debug and trace"
+            ));
+        }
+        if directive.contains(char::is_whitespace) {
+            return Err(format!("{directive:?} holds a blank; separate directives by commas"));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_that_would_be_understood_in_part_is_refused() {
+        for good in ["", "info", "warn,sentinel::http=debug", "sentinel=off", "info/hello world"] {
+            assert_eq!(check_filter(good), Ok(()), "{good}");
+        }
+        for bad in ["sentinel=loud", "info sentinel=debug"] {
+            assert!(check_filter(bad).is_err(), "{bad}");
+        }
+    }
 }

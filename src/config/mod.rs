@@ -24,7 +24,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use client::Client;
-pub use log::{LogFilter, LogFormat, LogSettings};
+pub use log::{LogFilter, LogFormat, LogSettings, check_filter};
 pub use mode::{Mode, Provider};
 pub use oracle::{Database, OracleDatabase};
 pub use problems::{Problem, Problems, Warning};

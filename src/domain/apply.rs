@@ -308,8 +308,8 @@ fn unreadable(position: i64, bytes: &[u8], problem: &str, now: Timestamp) -> Dea
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::event::{Envelope, IdOrigin, PayloadHash, TraceContext};
-    use crate::domain::ids::{EventId, EventType, Source, StreamKey};
+    use crate::domain::event::Envelope;
+    use crate::domain::ids::Source;
     use crate::domain::process::Status;
     use std::time::Duration;
 
@@ -334,17 +334,9 @@ mod tests {
             clock_skew: false,
             envelope: Envelope {
                 tenant: TenantId::parse(tenant).unwrap(),
-                event_id: EventId::parse(id).unwrap(),
-                id_origin: IdOrigin::Caller,
                 source: Source::parse("billing").unwrap(),
-                event_type: EventType::parse(event_type).unwrap(),
-                stream: StreamKey::parse(stream).unwrap(),
-                occurred_at: None,
-                schema_version: 1,
                 payload: payload.into(),
-                key: None,
-                hash: PayloadHash([0; 32]),
-                trace: TraceContext { trace_id: [1; 16], parent_id: [0; 8], sampled: false },
+                ..Envelope::sample(id, stream, event_type)
             },
         })
     }

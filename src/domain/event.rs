@@ -61,6 +61,27 @@ pub struct Envelope {
     pub trace: TraceContext,
 }
 
+#[cfg(test)]
+impl Envelope {
+    /// An event as a caller posts one, for tests that are about something else.
+    pub(crate) fn sample(event_id: &str, stream: &str, event_type: &str) -> Self {
+        Self {
+            tenant: TenantId::parse("acme").unwrap(),
+            event_id: EventId::parse(event_id).unwrap(),
+            id_origin: IdOrigin::Caller,
+            source: Source::parse("orders-api").unwrap(),
+            event_type: EventType::parse(event_type).unwrap(),
+            stream: StreamKey::parse(stream).unwrap(),
+            occurred_at: None,
+            schema_version: 1,
+            payload: "{}".into(),
+            key: None,
+            hash: PayloadHash([0; 32]),
+            trace: TraceContext { trace_id: [1; 16], parent_id: [0; 8], sampled: false },
+        }
+    }
+}
+
 /// An event that is durable: it has a place in the log and a number in its stream.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Accepted {

@@ -38,9 +38,6 @@ impl Level {
     }
 }
 
-/// The longest message, in characters; a longer one is cut at the door, with a mark.
-pub const MESSAGE_CHARS_MAX: usize = 4000;
-
 /// One line, parsed and checked.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LogRow {
@@ -62,6 +59,31 @@ pub struct LogRow {
 }
 
 impl LogRow {
+    /// A line with its message, and with nothing that may be left out.
+    pub fn plain(
+        tenant: TenantId,
+        process: ProcessId,
+        level: Level,
+        message: impl Into<Box<str>>,
+        logged_at: Timestamp,
+    ) -> Self {
+        Self {
+            tenant,
+            process,
+            level,
+            message: message.into(),
+            event_type: None,
+            component: None,
+            details: None,
+            stack_trace: None,
+            logged_at,
+            duration_us: None,
+            correlation_id: None,
+            trace_id: None,
+            span_id: None,
+        }
+    }
+
     /// How long its texts are together, in bytes.
     pub fn bytes(&self) -> usize {
         let Self { message, event_type, component, details, stack_trace, .. } = self;

@@ -243,8 +243,8 @@ fn reason(error: &StoreError) -> &'static str {
 mod tests {
     use super::*;
     use crate::component::End;
-    use crate::domain::event::{IdOrigin, PayloadHash, Receipt, TraceContext};
-    use crate::domain::ids::{EventId, EventType, Source, StreamKey, TenantId};
+    use crate::domain::event::{IdOrigin, Receipt};
+    use crate::domain::ids::{EventId, StreamKey};
     use crate::mailbox::{Address, ChannelMailbox, Letter};
     use crossbeam::channel::{bounded, unbounded};
     use std::time::Duration;
@@ -252,20 +252,8 @@ mod tests {
     const SOON: Duration = Duration::from_secs(10);
 
     fn envelope(stream: &str) -> Envelope {
-        Envelope {
-            tenant: TenantId::parse("t1").unwrap(),
-            event_id: EventId::parse("e1").unwrap(),
-            id_origin: IdOrigin::Door,
-            source: Source::parse("orders-api").unwrap(),
-            event_type: EventType::parse("OrderCreated").unwrap(),
-            stream: StreamKey::parse(stream).unwrap(),
-            occurred_at: None,
-            schema_version: 1,
-            payload: "{}".into(),
-            key: None,
-            hash: PayloadHash([0; 32]),
-            trace: TraceContext { trace_id: [1; 16], parent_id: [0; 8], sampled: false },
-        }
+        let event = Envelope::sample("e1", stream, "OrderCreated");
+        Envelope { id_origin: IdOrigin::Door, ..event }
     }
 
     fn posting(mailbox: &Arc<ChannelMailbox>, slot: u32, streams: &[&str]) -> Posting {

@@ -328,7 +328,7 @@ impl Listener {
                 ..Change::default()
             },
             None => {
-                let items: Vec<Item<'_>> = messages.iter().map(item).collect();
+                let items: Vec<Item<'_>> = messages.iter().map(Message::item).collect();
                 let touched = apply::touched(&items);
                 let states = session.load(&touched)?;
                 let loaded: BTreeMap<(TenantId, ProcessId), State> = touched
@@ -487,22 +487,6 @@ fn events(messages: &[Message]) -> impl Iterator<Item = &Arc<Accepted>> {
     })
 }
 
-fn position(message: &Message) -> i64 {
-    match message {
-        Message::Event(event) => event.position,
-        Message::Undecodable { position, .. } => *position,
-    }
-}
-
-fn item(message: &Message) -> Item<'_> {
-    match message {
-        Message::Event(event) => Item::Event(event),
-        Message::Undecodable { position, bytes, problem } => {
-            Item::Undecodable { position: *position, bytes, problem }
-        }
-    }
-}
-
 /// The dead letter of a message that the store refuses.
 fn set_aside(message: &Message, detail: &str, now: Timestamp) -> DeadLetter {
     // The domain writes the letter of what cannot be read; for an event only the reason differs.
@@ -522,7 +506,7 @@ fn set_aside(message: &Message, detail: &str, now: Timestamp) -> DeadLetter {
         };
     }
     let policy = Policy { timeout: Duration::ZERO, heartbeat_interval: Duration::ZERO };
-    let mut change = apply::decide(&[item(message)], BTreeMap::new(), &policy, now, &State::merge);
+    let mut change = apply::decide(&[message.item()], BTreeMap::new(), &policy, now, &State::merge);
     change.dead_letters.remove(0)
 }
 

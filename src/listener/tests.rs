@@ -8,8 +8,7 @@ use parking_lot::Mutex;
 
 use super::*;
 use crate::component::End;
-use crate::domain::event::{Envelope, IdOrigin, PayloadHash, TraceContext};
-use crate::domain::ids::{EventId, EventType, Source, StreamKey};
+use crate::domain::event::Envelope;
 
 /// A queue in memory, whose settles fail as a test says.
 #[derive(Default)]
@@ -55,13 +54,13 @@ impl ListenerSession for Session {
         }
         if !queue.unclear.is_empty() {
             // What fails waits, and others go by.
-            let settled: Vec<i64> = claim.messages.iter().map(position).collect();
-            queue.waiting.retain(|message| !settled.contains(&position(message)));
+            let settled: Vec<i64> = claim.messages.iter().map(Message::position).collect();
+            queue.waiting.retain(|message| !settled.contains(&message.position()));
         }
         let in_order = if queue.unclear.is_empty() { &claim.messages[..] } else { &[] };
         for message in in_order {
-            let first = queue.waiting.pop_front().map(|first| position(&first));
-            assert_eq!(first, Some(position(message)), "in the order of acceptance");
+            let first = queue.waiting.pop_front().map(|first| first.position());
+            assert_eq!(first, Some(message.position()), "in the order of acceptance");
         }
         let letters = change.dead_letters.iter().map(|letter| letter.id).collect();
         queue.settled.push((applied, letters));
@@ -81,20 +80,7 @@ fn event(position: i64, event_type: &str) -> Message {
         received_at,
         ordered_at: received_at,
         clock_skew: false,
-        envelope: Envelope {
-            tenant: TenantId::parse("acme").unwrap(),
-            event_id: EventId::parse(&format!("e{position}")).unwrap(),
-            id_origin: IdOrigin::Caller,
-            source: Source::parse("api").unwrap(),
-            event_type: EventType::parse(event_type).unwrap(),
-            stream: StreamKey::parse("a").unwrap(),
-            occurred_at: None,
-            schema_version: 1,
-            payload: "{}".into(),
-            key: None,
-            hash: PayloadHash([0; 32]),
-            trace: TraceContext { trace_id: [1; 16], parent_id: [0; 8], sampled: false },
-        },
+        envelope: Envelope::sample(&format!("e{position}"), "a", event_type),
     }))
 }
 

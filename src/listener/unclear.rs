@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 
-use super::position;
 use crate::store::Message;
 
 /// Messages that failed and are remembered.
@@ -24,7 +23,7 @@ impl Unclear {
         self.settled = self.settled.saturating_add(u64::try_from(messages.len()).unwrap_or(0));
         if !self.failed.is_empty() {
             messages.iter().for_each(|message| {
-                self.failed.remove(&position(message));
+                self.failed.remove(&message.position());
             });
         }
     }
@@ -35,6 +34,6 @@ impl Unclear {
         if self.failed.len() >= KEPT_MAX {
             self.failed.clear();
         }
-        *self.failed.entry(position(message)).or_insert(before) < self.settled
+        *self.failed.entry(message.position()).or_insert(before) < self.settled
     }
 }

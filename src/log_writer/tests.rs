@@ -104,6 +104,15 @@ impl Bench {
         self.pass_after(Duration::ZERO);
     }
 
+    /// One pass over three postings, of which the second holds a row that is bad: the others are written.
+    fn pass_with_a_bad_one(&mut self) {
+        self.ask(1, &["a"]);
+        self.ask(2, &["bad", "b"]);
+        self.ask(3, &["c"]);
+        self.pass();
+        assert_eq!(self.batches(), [["a"], ["c"]]);
+    }
+
     fn batches(&self) -> Vec<Vec<String>> {
         self.store.0.lock().batches.clone()
     }
@@ -120,20 +129,10 @@ impl Bench {
 }
 
 fn rows(messages: &[&str]) -> Vec<LogRow> {
-    let row = |message: &&str| LogRow {
-        tenant: TenantId::parse("contoso").unwrap(),
-        process: ProcessId::parse("p").unwrap(),
-        level: Level::Info,
-        message: (*message).into(),
-        event_type: None,
-        component: None,
-        details: None,
-        stack_trace: None,
-        logged_at: Timestamp::default(),
-        duration_us: None,
-        correlation_id: None,
-        trace_id: None,
-        span_id: None,
+    let (tenant, process) = (TenantId::parse("contoso").unwrap(), ProcessId::parse("p").unwrap());
+    let row = |message: &&str| {
+        let (tenant, process) = (tenant.clone(), process.clone());
+        LogRow::plain(tenant, process, Level::Info, *message, Timestamp::default())
     };
     messages.iter().map(row).collect()
 }
@@ -274,11 +273,7 @@ fn while_the_disk_is_nearly_full_rows_are_shed_and_counted() {
 fn a_posting_that_fails_for_no_known_reason_is_lost_only_where_others_are_written() {
     let mut bench = Bench::new(10);
     bench.store.0.lock().unclear = Some("bad");
-    bench.ask(1, &["a"]);
-    bench.ask(2, &["bad", "b"]);
-    bench.ask(3, &["c"]);
-    bench.pass();
-    assert_eq!(bench.batches(), [["a"], ["c"]]);
+    bench.pass_with_a_bad_one();
     let refused = format!("2: {REFUSED}");
     assert_eq!(bench.answers(), ["1: 1 logged", "3: 1 logged", &refused]);
     // Where nothing is written, all of it is kept.
@@ -293,11 +288,7 @@ fn a_posting_that_fails_for_no_known_reason_is_lost_only_where_others_are_writte
 fn a_row_that_the_store_refuses_takes_only_its_own_posting_with_it() {
     let mut bench = Bench::new(10);
     bench.store.0.lock().poison = Some("bad");
-    bench.ask(1, &["a"]);
-    bench.ask(2, &["bad", "b"]);
-    bench.ask(3, &["c"]);
-    bench.pass();
-    assert_eq!(bench.batches(), [["a"], ["c"]]);
+    bench.pass_with_a_bad_one();
     let refused = format!("2: {REFUSED}");
     assert_eq!(bench.answers(), ["1: 1 logged", &refused, "3: 1 logged"]);
 }

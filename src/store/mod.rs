@@ -5,13 +5,14 @@
 //! about data takes a [`TenantId`], except the sweeps, which say so (law 7). A session belongs to one thread, by
 //! move, and reopens itself where its backend can lose it.
 
+mod cursor;
 pub mod doctor;
 pub mod oracle;
 pub mod sqlite;
 
 use std::time::Duration;
 
-use crate::domain::apply::Change;
+use crate::domain::apply::{Change, Item};
 use crate::domain::dead_letter::DeadLetter;
 use crate::domain::event::{Accepted, Envelope, Verdict};
 use crate::domain::ids::{EventId, EventType, ProcessId, Source, StreamKey, TenantId};
@@ -116,6 +117,26 @@ pub enum Message {
         bytes: Vec<u8>,
         problem: String,
     },
+}
+
+impl Message {
+    /// Its place in the log.
+    pub fn position(&self) -> i64 {
+        match self {
+            Self::Event(event) => event.position,
+            Self::Undecodable { position, .. } => *position,
+        }
+    }
+
+    /// The message as the domain takes it.
+    pub fn item(&self) -> Item<'_> {
+        match self {
+            Self::Event(event) => Item::Event(event),
+            Self::Undecodable { position, bytes, problem } => {
+                Item::Undecodable { position: *position, bytes, problem }
+            }
+        }
+    }
 }
 
 /// Messages that are being worked on. Settled once, by move.

@@ -12,10 +12,10 @@ use std::time::SystemTime;
 
 use env_logger::Logger;
 use log::kv::{self, VisitSource};
-use log::{LevelFilter, Log, Metadata, Record};
+use log::{Log, Metadata, Record};
 use parking_lot::RwLock;
 
-use crate::config::{LogFilter, LogFormat, LogSettings};
+use crate::config::{LogFilter, LogFormat, LogSettings, check_filter};
 use crate::domain::time::Timestamp;
 
 /// A longer message is cut: a line must stay something that a collector takes.
@@ -97,30 +97,6 @@ impl Handle {
             Err(error) => log::warn!("the log filter stays as it is: {error:#}"),
         }
     }
-}
-
-/// Whether `filter` is one that `env_logger` understands whole, instead of dropping the part that it doesn't.
-///
-/// # Errors
-/// Says in words which part is wrong.
-pub fn check_filter(filter: &str) -> Result<(), String> {
-    // The part after a slash is a text that messages must contain.
-    let directives = filter.split('/').next().unwrap_or_default();
-    for directive in directives.split(',').map(str::trim).filter(|directive| !directive.is_empty())
-    {
-        if let Some((_, level)) = directive.split_once('=')
-            && !level.is_empty()
-            && level.trim().parse::<LevelFilter>().is_err()
-        {
-            return Err(format!(
-                "{directive:?} names no level; the levels are off, error, warn, info, debug and trace"
-            ));
-        }
-        if directive.contains(char::is_whitespace) {
-            return Err(format!("{directive:?} holds a blank; separate directives by commas"));
-        }
-    }
-    Ok(())
 }
 
 fn read_filter(path: &PathBuf) -> anyhow::Result<String> {
@@ -261,6 +237,8 @@ pub fn plain(out: &mut String, text: &str) {
 mod tests {
     use log::Level;
 
+    use log::LevelFilter;
+
     use super::*;
 
     const NOW: Timestamp = Timestamp::from_micros(1_769_596_200_250_000);
@@ -322,16 +300,6 @@ mod tests {
         let printed = print(LogFormat::Json, &"ä".repeat(MESSAGE_BYTES_MAX), &[]);
         assert!(printed.len() < MESSAGE_BYTES_MAX + 256);
         assert!(printed.contains('…'));
-    }
-
-    #[test]
-    fn a_filter_that_would_be_understood_in_part_is_refused() {
-        for good in ["", "info", "warn,sentinel::http=debug", "sentinel=off", "info/hello world"] {
-            assert_eq!(check_filter(good), Ok(()), "{good}");
-        }
-        for bad in ["sentinel=loud", "info sentinel=debug"] {
-            assert!(check_filter(bad).is_err(), "{bad}");
-        }
     }
 
     #[test]

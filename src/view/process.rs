@@ -60,14 +60,7 @@ pub fn write_run(json: &mut Json<'_>, run: &RunRow) {
         json.text_or_null("run_id", run.run_id.as_ref().map(|id| id.as_str()));
         json.time_or_null("started_at", run.started_at);
         json.time_or_null("ended_at", run.ended_at);
-        json.text_or_null(
-            "outcome",
-            run.outcome.map(|outcome| match outcome {
-                Outcome::Completed => "completed",
-                Outcome::Failed => "failed",
-                Outcome::Superseded => "superseded",
-            }),
-        );
+        json.text_or_null("outcome", run.outcome.map(Outcome::as_str));
         match run.duration_ms {
             Some(duration) => json.member("duration_ms").number(duration),
             None => json.member("duration_ms").null(),

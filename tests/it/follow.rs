@@ -120,6 +120,23 @@ pub(crate) fn say(client: &mut Client, process: &str, row: Value) {
     client.request("POST", "/internal/log", &fields, row.to_string().as_bytes()).expect(202);
 }
 
+/// Says batches of lines of process `p`, by clocks that are behind and ahead, and one of another process after each.
+pub(crate) fn say_much(client: &mut Client, seed: u64, batches: usize) {
+    let mut dice = Dice(100 + seed);
+    for batch in 0..batches {
+        let row = |n: u64, second: u64| {
+            json!({
+                "level": "INFO",
+                "message": format!("{seed} {batch} {n}"),
+                "logged_at": format!("2026-01-28T10:00:{second:02}Z"),
+            })
+        };
+        let rows: Vec<Value> = (0..=dice.roll(20)).map(|n| row(n, dice.roll(60))).collect();
+        say(client, "p", Value::Array(rows));
+        say(client, "other", info("other"));
+    }
+}
+
 pub(crate) fn info(message: impl std::fmt::Display) -> Value {
     json!({"level": "INFO", "message": message.to_string()})
 }
@@ -278,17 +295,7 @@ fn every_row_comes_once_whoever_writes_and_wherever_the_stream_is_cut() {
         let writers: Vec<_> = (0..3)
             .map(|seed| {
                 let mut client = service.client("demo");
-                scope.spawn(move || {
-                    let mut dice = Dice(100 + seed);
-                    for batch in 0..120 {
-                        // Clocks that are behind and ahead, and another process in between.
-                        let row = |n: u64, second: u64| json!({"level": "INFO", "message": format!("{seed} {batch} {n}"), "logged_at": format!("2026-01-28T10:00:{second:02}Z")});
-                        let rows: Vec<Value> =
-                            (0..=dice.roll(20)).map(|n| row(n, dice.roll(60))).collect();
-                        say(&mut client, "p", Value::Array(rows));
-                        say(&mut client, "other", info("other"));
-                    }
-                })
+                scope.spawn(move || say_much(&mut client, seed, 120))
             })
             .collect();
         writers.into_iter().for_each(|writer| writer.join().unwrap());

@@ -1,7 +1,7 @@
 //! What an operator does with the data: a backup of a service at work that is restored, and the end of a tenant. This
 //! module runs the commands of the program on a real folder.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -9,17 +9,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use sentinel::domain::apply::{self, Item};
 use sentinel::domain::process::mark::Mark;
-use sentinel::domain::process::{Policy, RunRow, State};
+use sentinel::domain::process::{RunRow, State};
 use sentinel::service::{Parts, wall_clock};
-use sentinel::store::Message;
 use serde_json::{Value, json};
 
+use crate::by_hand;
 use crate::harness::{Client, InChild, InProcess, envelope, eventually, stop, token};
-
-const POLICY: Policy =
-    Policy { timeout: Duration::from_secs(3600), heartbeat_interval: Duration::from_secs(30) };
 
 fn sentinel(folder: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sentinel"));
@@ -132,14 +128,9 @@ fn dead_letters(folder: &Path) {
     let mut session = store.listener().unwrap();
     let (stop, _idle) = stop();
     let claim = session.claim(100, Duration::ZERO, &stop).unwrap();
-    let events = claim.messages.iter().filter_map(|message| match message {
-        Message::Event(event) => Some(Item::Event(event)),
-        Message::Undecodable { .. } => None,
-    });
-    let events: Vec<Item<'_>> = events.collect();
-    assert_eq!(events.len(), 2);
+    assert_eq!(claim.messages.len(), 2);
     let merge = |_: &mut State, _: Mark| -> Vec<RunRow> { panic!("on purpose") };
-    let change = apply::decide(&events, BTreeMap::new(), &POLICY, store.now(), &merge);
+    let change = by_hand::decide_with(&mut *session, &claim, store.now(), &merge);
     session.settle(claim, change, store.now()).unwrap();
     service.stop();
 }

@@ -9,6 +9,8 @@
 mod a_watched_command;
 // Who takes traces in tests.
 mod collector;
+// A store, step by step.
+mod by_hand;
 // Damaged and mismatched files.
 mod damage;
 // One machine and its owner.

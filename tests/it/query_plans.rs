@@ -197,21 +197,13 @@ fn no_statement_reads_a_whole_table_or_sorts_one() {
     let service = InProcess::start(folder.path(), wall_clock(), Parts::ALL, &[]);
     let mut client = service.client("demo");
     client.event("k", &envelope(1, "s", json!({}))).expect(202);
-    let line = LogRow {
-        tenant: TenantId::parse("demo").unwrap(),
-        process: ProcessId::parse("p").unwrap(),
-        level: Level::Info,
-        message: "hello".into(),
-        event_type: None,
-        component: None,
-        details: None,
-        stack_trace: None,
-        logged_at: service.service.store().now().minus(Duration::from_secs(1)),
-        duration_us: None,
-        correlation_id: None,
-        trace_id: None,
-        span_id: None,
-    };
+    let line = LogRow::plain(
+        TenantId::parse("demo").unwrap(),
+        ProcessId::parse("p").unwrap(),
+        Level::Info,
+        "hello",
+        service.service.store().now().minus(Duration::from_secs(1)),
+    );
     service.service.store().logs().unwrap().write(&[line]).unwrap();
     eventually("the event is applied", || {
         (client.get("/v1/streams/s").status == 200).then_some(())

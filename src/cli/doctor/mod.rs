@@ -103,13 +103,13 @@ fn in_words(findings: &[Finding], always_why: bool) -> String {
             Verdict::Fail => "FAIL",
         };
         // Writing to a string cannot fail. What a database or a file says moves no cursor.
-        let found = super::client::escaped(found);
+        let found = super::words::escaped(found);
         let _ = writeln!(text, "{word}  {check:width$}  {found}");
         if always_why || *verdict >= Verdict::Warn {
             let _ = writeln!(text, "      why: {why}");
         }
         for line in mend.iter().flat_map(|mend| mend.lines()) {
-            let _ = writeln!(text, "      {}", super::client::escaped(line));
+            let _ = writeln!(text, "      {}", super::words::escaped(line));
         }
     }
     text

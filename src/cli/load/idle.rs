@@ -16,7 +16,7 @@ use super::link::CONNECT_MAX;
 use super::reply::{self, Reply};
 use super::tally::Tally;
 use super::wire::Wire;
-use crate::cli::client;
+use crate::cli::words;
 
 /// Connections from one loopback address: below what a service lets in by default.
 const PER_ADDRESS: usize = 900;
@@ -74,12 +74,12 @@ pub(super) fn try_tls(server: &Server) -> anyhow::Result<()> {
         Err(error) => error,
     };
     let io = error.chain().find_map(|cause| cause.downcast_ref::<std::io::Error>());
-    let tls = io.and_then(client::of_tls);
+    let tls = io.and_then(words::of_tls);
     let (words, hint) = match tls {
-        Some(tls) => (tls.to_string(), client::tls_hint(tls)),
-        None => (format!("{error:#}"), client::RUNNING_HINT),
+        Some(tls) => (tls.to_string(), words::tls_hint(tls)),
+        None => (format!("{error:#}"), words::RUNNING_HINT),
     };
-    anyhow::bail!("cannot reach the service at {address}: {}; {hint}", client::escaped(&words))
+    anyhow::bail!("cannot reach the service at {address}: {}; {hint}", words::escaped(&words))
 }
 
 fn connect(server: &Server, index: usize) -> std::io::Result<Wire<TcpStream>> {

@@ -36,8 +36,8 @@ use self::child::Ending;
 use self::outbox::{Line, Outbox, Report, Stream};
 use self::report::{Run, Start};
 use self::sender::{Outcome, Sender, Transport};
-use super::client::{self, Client};
-use super::{now, pause};
+use super::client::Client;
+use super::{now, pause, words};
 use crate::component::Component;
 use crate::config::Overrides;
 use crate::domain::ids::ProcessId;
@@ -356,7 +356,7 @@ fn program_name(command: &[OsString]) -> String {
 /// Says something of our own, one line, beside what the command says.
 fn say(words: &str) {
     // Whoever closed stderr does not want to hear it.
-    let _ = writeln!(io::stderr().lock(), "sentinel run: {}", client::escaped(words));
+    let _ = writeln!(io::stderr().lock(), "sentinel run: {}", words::escaped(words));
 }
 
 impl Transport for Client {

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::cli::client::escaped;
+use crate::cli::words::escaped;
 
 /// The longest time, to the microsecond; a shorter one ends in zeros that are not written. So all columns stand still.
 const TIME_WIDTH: usize = "2026-01-28T10:30:00.000000Z".len();

@@ -20,7 +20,7 @@ use self::follower::{News, Told};
 use self::line::{Row, Status};
 use super::client::{self, Client};
 use super::exit::{Code, Exit};
-use super::{now, pause};
+use super::{now, pause, words};
 use crate::component::{Component, Stop};
 use crate::config::Overrides;
 use crate::domain::ids::ProcessId;
@@ -362,7 +362,7 @@ impl Tail {
 /// Says something of our own, beside what the process says.
 fn say(words: &str) {
     // Whoever closed stderr does not want to hear it.
-    let _ = writeln!(io::stderr().lock(), "sentinel tail: {}", client::escaped(words));
+    let _ = writeln!(io::stderr().lock(), "sentinel tail: {}", words::escaped(words));
 }
 
 #[cfg(test)]

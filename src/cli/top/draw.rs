@@ -97,7 +97,7 @@ fn header(screen: &Screen, now: Timestamp) -> Paragraph<'static> {
         (filter, false) => format!(", filter: {filter}"),
         (filter, true) => format!(", filter: {filter}_"),
     };
-    let filter = crate::cli::client::escaped(&filter);
+    let filter = crate::cli::words::escaped(&filter);
     let second = match &screen.link {
         Link::Connecting => {
             first.push(Span::raw("connecting"));
@@ -198,7 +198,7 @@ fn detail(screen: &Screen, now: Timestamp, area: Rect, buffer: &mut Buffer) {
     .areas(area);
     header(screen, now).render(head, buffer);
     let name = Rect { y: head.y + 2, height: 1, ..head };
-    Line::styled(crate::cli::client::escaped(&detail.id), bold()).render(name, buffer);
+    Line::styled(crate::cli::words::escaped(&detail.id), bold()).render(name, buffer);
     let width = members.iter().map(|(name, _)| name.len()).max().unwrap_or(0).min(24);
     let shown = members.iter().filter(|(name, _)| name != "process_id");
     let texts: Vec<Line<'_>> =

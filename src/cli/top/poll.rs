@@ -8,9 +8,10 @@ use serde_json::Value;
 
 use super::row::Row;
 use crate::cli::backoff::{jittered, rest_after};
-use crate::cli::client::{self, Client, escaped};
+use crate::cli::client::{self, Client};
 use crate::cli::exit::{Code, Exit};
 use crate::cli::now;
+use crate::cli::words::escaped;
 use crate::domain::time::Timestamp;
 
 /// Rows of one page …

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::cli::client::escaped;
+use crate::cli::words::escaped;
 use crate::domain::time::Timestamp;
 
 /// A process, as far as it is shown. Text is escaped when it comes in, so that nothing else can be drawn.

@@ -6,7 +6,7 @@ use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
 use super::poll::{Answer, Detail, News, Wish};
 use super::row::Row;
-use crate::cli::client::escaped;
+use crate::cli::words::escaped;
 use crate::domain::time::Timestamp;
 
 /// The longest filter: as long as a process id.

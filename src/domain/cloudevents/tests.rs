@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::domain::door::tests::changed;
 use crate::domain::event::IdOrigin;
 
 const EXAMPLE: &str = r#"{"specversion":"1.0","id":"A234-1234","source":"/orders","type":"com.example.order",
@@ -270,15 +271,7 @@ proptest! {
     fn no_change_to_an_event_makes_the_door_panic(
         changes in prop::collection::vec((0_usize..400, any::<u8>(), 0_usize..3), 1..8),
     ) {
-        let mut body = format!("[{EXAMPLE}]").into_bytes();
-        for (at, byte, what) in changes {
-            let at = at % body.len();
-            match what {
-                0 => body[at] = byte,
-                1 => body.insert(at, byte),
-                _ => drop(body.remove(at)),
-            }
-        }
+        let body = changed(format!("[{EXAMPLE}]"), changes);
         let _ = batch(&tenant(), &body, None, || [9; 16]);
         let _ = structured(&tenant(), &body[1..], None, None, || [9; 16]);
     }

@@ -253,4 +253,4 @@ fn check_process(
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -94,6 +94,22 @@ pub enum Outcome {
     Superseded,
 }
 
+impl Outcome {
+    pub const ALL: [Self; 3] = [Self::Completed, Self::Failed, Self::Superseded];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+            Self::Superseded => "superseded",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|outcome| outcome.as_str() == text)
+    }
+}
+
 /// How long silence is borne where a process says nothing else itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Policy {

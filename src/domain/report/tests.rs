@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::domain::canonical;
+use crate::domain::door::tests::changed;
 use crate::domain::event::{Envelope, IdOrigin, TraceContext};
 use crate::domain::ids::{IdempotencyKey, TenantId};
 use crate::domain::log_row::{Level, LogRow};
@@ -415,15 +416,7 @@ proptest! {
     fn what_got_through_the_door_reads_the_same_when_it_is_applied(
         changes in prop::collection::vec((0_usize..500, any::<u8>(), 0_usize..3), 0..6), kind in 0_usize..8,
     ) {
-        let mut body = REPORT.as_bytes().to_vec();
-        for (at, byte, what) in changes {
-            let at = at % body.len();
-            match what {
-                0 => body[at] = byte,
-                1 => body.insert(at, byte),
-                _ => drop(body.remove(at)),
-            }
-        }
+        let body = changed(REPORT.to_string(), changes);
         let kind = ReportKind::ALL[kind];
         if let Ok(envelope) = internal(&tenant(), kind, Some(process("p")), &body, None, TRACE, uuid::Uuid::nil) {
             let posted = parse(kind, std::str::from_utf8(&body).unwrap()).unwrap();

@@ -11,7 +11,7 @@ use std::time::Instant;
 use crossbeam::channel::{self, Receiver};
 use oracle::{Connection, Error, ErrorKind};
 
-use super::session::{self, Database};
+use super::database::{self, Database};
 use crate::component::{self, Component, Waited};
 
 /// An attempt that goes on.
@@ -35,7 +35,7 @@ impl Connecting {
         let (database, failed) = (Arc::clone(database), outcome.clone());
         let thread = Component::start("connect", ended, move |_stop| {
             // Whoever asked may be gone, and then so is the connection.
-            let _ = outcome.send(session::open(&database, role));
+            let _ = outcome.send(database::open(&database, role));
             Ok(())
         });
         if let Err(error) = &thread {

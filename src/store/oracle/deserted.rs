@@ -13,11 +13,10 @@ use oracle::Connection;
 use super::bind::{self, Bind};
 use super::errors::{self, Class};
 use super::health::QueueState;
-use super::intake::fill;
-use super::keeper::{self, Judged};
-use super::logs;
+use super::overdue::Judged;
 use super::session::Session;
-use super::sql::{self, statement, text};
+use super::sql::{self, fill, statement, text};
+use super::{facts, logs};
 use crate::domain::time::Timestamp;
 use crate::store::Result;
 
@@ -50,7 +49,7 @@ impl Watch {
     ) -> Result<Vec<Judged>> {
         const CALL: &str = "look for sessions";
         let is_blind = self.blind_at.is_some_and(|at| now >= at && now.since(at) < BLIND_FOR);
-        if is_blind || !keeper::is_due(self.looked_at, LOOK_PAUSE, now) {
+        if is_blind || !facts::is_due(self.looked_at, LOOK_PAUSE, now) {
             return Ok(Vec::new());
         }
         self.looked_at = Some(now);
@@ -73,7 +72,7 @@ impl Watch {
         if !self.gone_at.values().any(|at| *at < until) {
             return Ok(Vec::new());
         }
-        let queues = session.ask(CALL, keeper::queues)?;
+        let queues = session.ask(CALL, facts::queues)?;
         let due = self.due(until, &queues);
         session.ask(CALL, |connection| states(connection, &due))
     }

@@ -302,6 +302,14 @@ pub fn told(call: &'static str, class: Class, text: &str) -> StoreError {
     }
 }
 
+/// The same error, as one that trying again does not mend.
+pub(super) fn unreachable(error: StoreError) -> StoreError {
+    match error {
+        StoreError::Disconnected { call, source } => StoreError::Unreachable { call, source },
+        other => other,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,22 +1,20 @@
-//! Housekeeping of the Oracle store: who is overdue, what retention drops, and what the other threads want to know of
-//! the database. This module serves the keeper and the reaper.
+//! Housekeeping of the Oracle store: who is overdue, what retention drops, and how the queue and the clocks stand. This
+//! module serves the keeper and the reaper.
 //!
 //! Any number of instances do this at once, and none leads: a conditional update touches a row once, a portion that
 //! another one deletes is passed over, and an expiry that two judge is one event (law 4).
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
-
-use oracle::Connection;
 
 use super::bind::{self, Bind};
 use super::deserted::Watch;
 use super::errors::{self, Class};
-use super::health::{Health, OUT_OF_REACH, QueueState};
-use super::session::{self, Session};
+use super::facts;
+use super::health::{Health, OUT_OF_REACH};
+use super::overdue::{self, Unjudged};
+use super::session::Session;
 use super::sql::{statement, text};
-use super::{logs, state};
 use crate::domain::ids::{ProcessId, TenantId};
 use crate::domain::process::Status;
 use crate::domain::time::Timestamp;
@@ -59,8 +57,8 @@ impl Keeper {
     fn look(&mut self) -> Result<()> {
         let health = Arc::clone(&self.health);
         let looked = self.session.ask("look at the queue", |connection| {
-            compare_clocks(connection, &health)?;
-            main_queue(connection)
+            facts::compare_clocks(connection, &health)?;
+            facts::main_queue(connection)
         });
         match looked {
             Ok(queue) => {
@@ -152,7 +150,7 @@ impl Keeper {
     /// Drops what is past retention of events and lines, by partition where that takes nothing that must stay.
     fn drop_old(&mut self, before: Timestamp, limit: usize) -> Result<u64> {
         let (partitioned, open) = self.session.ask("retention", |connection| {
-            let partitioned = setting(connection, "partitioning")?.as_deref() == Some("ON");
+            let partitioned = facts::setting(connection, "partitioning")?.as_deref() == Some("ON");
             let mut open = [false; 2];
             let asks = [statement!("open_old_events"), statement!("open_old_logs")];
             for (open, ask) in open.iter_mut().zip(asks) {
@@ -212,130 +210,20 @@ impl Keeper {
     }
 }
 
-/// Compares the database's clock with ours.
-pub(super) fn compare_clocks(connection: &Connection, health: &Health) -> oracle::Result<()> {
-    let before = health.own_clock();
-    let theirs = session::database_time(connection)?;
-    health.compare_clocks(theirs, before, health.own_clock());
-    Ok(())
-}
-
-/// A fact about the installation.
-pub(super) fn setting(connection: &Connection, name: &str) -> oracle::Result<Option<String>> {
-    let binds = [Bind::text(name, 100)];
-    let found = bind::query(connection, &text(statement!("setting"), &[]), &binds, 1, |row| {
-        bind::optional_text(row, "value")
-    })?;
-    Ok(found.into_iter().next().flatten())
-}
-
-/// All queues that the package tells of: the main one and its exception queue.
-pub(super) fn queues(connection: &Connection) -> oracle::Result<Vec<QueueState>> {
-    let is_yes = |word: String| word.trim().eq_ignore_ascii_case("yes");
-    let binds = [Bind::Cursor];
-    bind::call_for_rows(connection, &text(statement!("queue_state"), &[]), &binds, |row| {
-        Ok(QueueState {
-            name: bind::text(row, "QUEUE_NAME")?,
-            takes: is_yes(bind::text(row, "ENQUEUE_ENABLED")?),
-            gives: is_yes(bind::text(row, "DEQUEUE_ENABLED")?),
-            ready: bind::count(row, "READY")?,
-            waiting: bind::count(row, "WAITING")?,
-            expired: bind::count(row, "EXPIRED")?,
-            oldest: bind::optional_time(row, "OLDEST_ENQ_TIME")?,
-        })
-    })
-}
-
-/// The queue that messages come through: an exception queue's name begins with `AQ$`.
-pub(super) fn main_queue(connection: &Connection) -> oracle::Result<Option<QueueState>> {
-    Ok(queues(connection)?.into_iter().find(|queue| !is_exception_queue(&queue.name)))
-}
-
-pub(super) fn is_exception_queue(name: &str) -> bool {
-    name.rsplit('.').next().unwrap_or(name).trim_matches('"').starts_with("AQ$")
-}
-
-pub(super) fn is_due(last: Option<Timestamp>, pause: Duration, now: Timestamp) -> bool {
-    last.is_none_or(|last| now.since(last) >= pause || now < last)
-}
-
-/// Tenant, process, the digest of its state, and when its newest line came in.
-pub(super) type Judged = (String, String, Option<String>, Option<Timestamp>);
-
-/// Rows that cannot be judged, each told once: nobody else would notice that they are watched no more.
-#[derive(Default)]
-pub(super) struct Unjudged(BTreeSet<(String, String)>);
-
-/// So many rows are remembered as told.
-const UNJUDGED_MAX: usize = 1000;
-
-impl Unjudged {
-    /// Those that can be judged. Not among them: of whom nothing was merged yet, and whose row cannot be read.
-    ///
-    /// # Errors
-    /// [`StoreError::Corrupt`]: a newer program has written here.
-    pub(super) fn part(&mut self, found: Vec<Judged>) -> Result<Vec<Overdue>> {
-        found.into_iter().filter_map(|found| self.overdue_of(found).transpose()).collect()
-    }
-
-    fn overdue_of(&mut self, found: Judged) -> Result<Option<Overdue>> {
-        const CALL: &str = "judge";
-        let (tenant, process, digest, last_log_at) = found;
-        let Some(digest) = digest else { return Ok(None) };
-        let problem = match (TenantId::parse(&tenant), ProcessId::parse(&process)) {
-            (Ok(tenant), Ok(process)) => match state::decode(&digest) {
-                Ok(state) => return Ok(Some(Overdue { tenant, process, state, last_log_at })),
-                Err(error) => match error.into_error(CALL, process.as_str()) {
-                    StoreError::Refused { source, .. } => source.to_string(),
-                    newer => return Err(newer),
-                },
-            },
-            (Err(error), _) | (_, Err(error)) => {
-                format!(
-                    "process_live_status holds a row of {process:?} that no door lets in: {error}"
-                )
-            }
-        };
-        if self.0.len() >= UNJUDGED_MAX {
-            self.0.clear();
-        }
-        if self.0.insert((tenant.clone(), process)) {
-            log::error!(tenant = tenant.as_str(); "nobody watches a process any more: {}", errors::clean(&problem));
-        }
-        Ok(None)
-    }
-}
-
-/// Those whose deadline is not after `until`.
-fn judged(connection: &Connection, until: Timestamp, limit: usize) -> oracle::Result<Vec<Judged>> {
-    let binds = [Bind::time(until), Bind::size(limit)];
-    let found = bind::query(connection, &text(statement!("overdue"), &[]), &binds, limit, |row| {
-        Ok((
-            bind::text(row, "tenant_id")?,
-            bind::text(row, "process_id")?,
-            bind::optional_text(row, "state_digest")?,
-        ))
-    })?;
-    let mut overdue = Vec::with_capacity(found.len());
-    for (tenant, process, digest) in found {
-        let newest = logs::newest(connection, &tenant, &process)?;
-        overdue.push((tenant, process, digest, newest));
-    }
-    Ok(overdue)
-}
-
 impl KeeperSession for Keeper {
     /// Up to the oldest message of the queue, too: what another session has taken and not settled is missing to whoever
     /// found the queue empty, and may be a sign of life.
     fn overdue(&mut self, until: Timestamp, limit: usize) -> Result<Vec<Overdue>> {
         const CALL: &str = "overdue";
-        let mut found = self.session.ask(CALL, |connection| judged(connection, until, limit))?;
+        let mut found =
+            self.session.ask(CALL, |connection| overdue::due(connection, until, limit))?;
         if !found.is_empty() {
             // Counting messages is not free, and hardly ever is anybody overdue.
-            let queues = self.session.ask(CALL, queues)?;
+            let queues = self.session.ask(CALL, facts::queues)?;
             let oldest = queues.iter().filter_map(|queue| queue.oldest).min();
             if let Some(oldest) = oldest.filter(|oldest| *oldest < until) {
-                found = self.session.ask(CALL, |connection| judged(connection, oldest, limit))?;
+                found =
+                    self.session.ask(CALL, |connection| overdue::due(connection, oldest, limit))?;
             }
         }
         self.unjudged.part(found)
@@ -375,7 +263,7 @@ impl KeeperSession for Keeper {
         let limit = limit.max(1);
         let mut touched = self.archive_processes(before, limit)?;
         touched += self.delete("drop runs", statement!("delete_old_runs"), before, limit)?;
-        if is_due(self.swept_at, SWEEP_PAUSE, before) {
+        if facts::is_due(self.swept_at, SWEEP_PAUSE, before) {
             let old = self.drop_old(before, PORTION_ROWS)?;
             let letters = statement!("delete_old_dead_letters");
             let letters = self.delete("drop dead letters", letters, before, PORTION_ROWS)?;
@@ -404,11 +292,11 @@ impl KeeperSession for Keeper {
 
     fn upkeep(&mut self, now: Timestamp) -> Result<Upkeep> {
         let mut trimmed_rows = 0;
-        if is_due(self.looked_at, LOOK_PAUSE, now) {
+        if facts::is_due(self.looked_at, LOOK_PAUSE, now) {
             self.looked_at = Some(now);
             self.look()?;
         }
-        if is_due(self.forgot_at, FORGET_PAUSE, now) {
+        if facts::is_due(self.forgot_at, FORGET_PAUSE, now) {
             trimmed_rows = self.forget(now)?;
             self.forgot_at = Some(now);
         }
@@ -420,14 +308,6 @@ impl KeeperSession for Keeper {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_exception_queue_is_known_by_its_name() {
-        for name in ["AQ$_SENTINEL_QUEUE_TAB_E", "SENTINEL.AQ$_SENTINEL_QUEUE_TAB_E"] {
-            assert!(is_exception_queue(name), "{name}");
-        }
-        assert!(!is_exception_queue("SENTINEL.SENTINEL_QUEUE"));
-    }
 
     #[test]
     fn every_sweep_has_its_parameters_in_order() {
@@ -448,14 +328,5 @@ mod tests {
             let parameters = 2 + usize::from(sql.contains(":again"));
             assert_eq!(sql.matches(':').count(), parameters, "{sql}");
         }
-    }
-
-    #[test]
-    fn a_pause_is_over_in_time_and_when_the_clock_was_set_back() {
-        let at = |second: i64| Timestamp::from_micros(second * 1_000_000);
-        assert!(is_due(None, LOOK_PAUSE, at(1)));
-        assert!(!is_due(Some(at(10)), LOOK_PAUSE, at(14)));
-        assert!(is_due(Some(at(10)), LOOK_PAUSE, at(15)));
-        assert!(is_due(Some(at(10)), LOOK_PAUSE, at(9)));
     }
 }

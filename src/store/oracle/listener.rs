@@ -21,13 +21,13 @@ use std::time::{Duration, Instant};
 use oracle::{Connection, Row};
 
 use super::bind::{self, Bind, RowError};
+use super::database::DEQUEUE_WAIT_MAX;
 use super::errors::{self, Class};
 use super::health::Health;
-use super::intake::fill;
 use super::message::{self, Raw, Read};
 use super::projection::{self, Failure};
-use super::session::{DEQUEUE_WAIT_MAX, Session};
-use super::sql::{self, statement, text};
+use super::session::Session;
+use super::sql::{self, fill, statement, text};
 use super::{logs, state};
 use crate::component::Stop;
 use crate::domain::apply::Change;
@@ -498,7 +498,7 @@ impl ListenerSession for Listener {
         if claim.messages.is_empty() {
             return Ok(());
         }
-        let settled: BTreeSet<i64> = claim.messages.iter().map(position).collect();
+        let settled: BTreeSet<i64> = claim.messages.iter().map(Message::position).collect();
         let here: BTreeSet<i64> = self.held.iter().map(|held| held.position).collect();
         if !self.holds() || !settled.is_subset(&here) {
             if !self.held.is_empty() && !self.holds() {
@@ -552,13 +552,6 @@ fn locked_states(
         })?);
     }
     Ok(found)
-}
-
-fn position(message: &Message) -> i64 {
-    match message {
-        Message::Event(event) => event.position,
-        Message::Undecodable { position, .. } => *position,
-    }
 }
 
 #[cfg(test)]

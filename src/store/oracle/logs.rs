@@ -9,14 +9,15 @@ use std::time::Duration;
 use oracle::{Connection, Row};
 
 use super::bind::{self, Bind, Written};
-use super::cursor;
 use super::health::Health;
 use super::session::Session;
 use super::sql::{self, statement, text};
 use crate::domain::ids::{ProcessId, TenantId};
 use crate::domain::log_row::{Level, LogRow};
 use crate::domain::time::Timestamp;
-use crate::store::{Cursor, LogFilter, LogSession, Page, Paged, Received, Result, StoredLog};
+use crate::store::{
+    Cursor, LogFilter, LogSession, Page, Paged, Received, Result, StoredLog, cursor,
+};
 
 /// The kind of a cursor of this listing.
 const LOGS: u8 = b'l';
@@ -303,20 +304,12 @@ mod tests {
     use super::*;
 
     fn row(message: &str) -> LogRow {
+        let (tenant, process) = (TenantId::parse("acme").unwrap(), ProcessId::parse("p").unwrap());
         LogRow {
-            tenant: TenantId::parse("acme").unwrap(),
-            process: ProcessId::parse("p").unwrap(),
-            level: Level::Warn,
-            message: message.into(),
-            event_type: None,
             component: Some("loader".into()),
             details: Some("{}".into()),
-            stack_trace: None,
-            logged_at: Timestamp::from_micros(5),
             duration_us: Some(7),
-            correlation_id: None,
-            trace_id: None,
-            span_id: None,
+            ..LogRow::plain(tenant, process, Level::Warn, message, Timestamp::from_micros(5))
         }
     }
 

@@ -11,11 +11,11 @@ use oracle::Connection;
 use sha2::{Digest as _, Sha256};
 
 use super::bind::{self, Bind};
+use super::database::{self, Database};
 use super::errors::{self, Class};
 use super::message::hex;
 use super::script::{self, ScriptError, Unit};
-use super::session::{self, Database};
-use super::{Care, Settings};
+use super::{Care, Settings, misfits};
 use crate::store::StoreError;
 
 /// A script of the schema.
@@ -143,12 +143,12 @@ pub fn run(
     given: &BTreeMap<String, String>,
     check: bool,
 ) -> Result<Vec<(Script, Step)>, MigrateError> {
-    session::load_client(&settings.address)?;
+    database::load_client(&settings.address)?;
     // The scripts name their schema themselves.
     let database = Database::new(settings.address.clone(), Care::default(), String::new());
-    let failed = |error: oracle::Error| session::unreachable(errors::classify("migrate", &error));
-    let connection = session::open(&database, "migrate").map_err(failed)?;
-    if let Some(problem) = session::unfit(&connection).map_err(failed)?.into_iter().next() {
+    let failed = |error: oracle::Error| errors::unreachable(errors::classify("migrate", &error));
+    let connection = database::open(&database, "migrate").map_err(failed)?;
+    if let Some(problem) = misfits::of_database(&connection).map_err(failed)?.into_iter().next() {
         return Err(StoreError::Unreachable { call: "migrate", source: problem.into() }.into());
     }
     // DDL of a large table, or waiting for its locks, may take long.

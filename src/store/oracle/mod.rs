@@ -1,9 +1,10 @@
 //! The Oracle store: one schema and one queue, shared by any number of instances. This module opens it, names what in
 //! the database would break it, and hands out the sessions.
 //!
-//! * [`address`], [`connecting`] and [`session`] are the way in: one connection for each thread, opened again by its
-//!   owner.
-//! * [`errors`] says what an error means; [`bind`] is the only way for a value to reach the database.
+//! * [`address`], [`database`], [`connecting`] and [`session`] are the way in: one connection for each thread, opened
+//!   again by its owner, with the pauses of [`backoff`]; [`misfits`] says what of a database would break the service.
+//! * [`errors`] says what an error means; [`bind`] is the only way for a value to reach the database; [`facts`] is what
+//!   the database says of itself.
 //! * [`intake`], [`listener`] with [`projection`], [`logs`], [`keeper`], [`reader`] and [`tail`] are the roles of the contract.
 //! * [`script`] and [`migrate`] bring the schema up to this version.
 //!
@@ -11,12 +12,14 @@
 //! one transaction, so nothing is lost or doubled wherever a session ends.
 
 pub mod address;
+mod backoff;
 mod bind;
 mod connecting;
-mod cursor;
+mod database;
 mod deserted;
 pub mod doctor;
 pub mod errors;
+mod facts;
 mod health;
 mod intake;
 mod keeper;
@@ -24,6 +27,8 @@ mod listener;
 mod logs;
 mod message;
 pub mod migrate;
+mod misfits;
+mod overdue;
 mod projection;
 mod reader;
 pub mod script;
@@ -40,8 +45,9 @@ use parking_lot::Mutex;
 
 use self::address::Address;
 use self::connecting::{Attempt, Connecting};
+use self::database::Database;
 use self::health::Health;
-use self::session::{Database, Session};
+use self::session::Session;
 use crate::domain::process::Policy;
 use crate::domain::time::Timestamp;
 use crate::store::{
@@ -49,7 +55,7 @@ use crate::store::{
     StoreError, TailSession, WriteState,
 };
 
-pub use self::session::{Care, SessionState, is_schema_name};
+pub use self::database::{Care, SessionState, is_schema_name};
 
 /// Reads our own clock.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
@@ -117,7 +123,7 @@ impl Oracle {
     /// [`StoreError::Disconnected`] when the database may come back by itself.
     pub fn open(settings: Settings) -> Result<Self> {
         const CALL: &str = "open the store";
-        let client = session::load_client(&settings.address)?;
+        let client = database::load_client(&settings.address)?;
         let database = Arc::new(Database::new(
             settings.address.clone(),
             settings.care.clone(),
@@ -127,7 +133,7 @@ impl Oracle {
         let health = Arc::new(health.comparing_clocks(settings.compares_clocks));
         let failed = |error: oracle::Error| {
             let told = errors::classify(CALL, &error);
-            if errors::class_of(&error).needs_mending() { session::unreachable(told) } else { told }
+            if errors::class_of(&error).needs_mending() { errors::unreachable(told) } else { told }
         };
         let connection =
             match Connecting::start(&database, "start").wait(Instant::now() + START_WAIT) {
@@ -138,16 +144,16 @@ impl Oracle {
                     return Err(StoreError::Disconnected { call: CALL, source });
                 }
             };
-        let unfit = session::unfit(&connection).map_err(failed)?;
+        let unfit = misfits::of_database(&connection).map_err(failed)?;
         if let Some(problem) = unfit.into_iter().next() {
             return Err(StoreError::Unreachable { call: CALL, source: problem.into() });
         }
-        let misfits = session::misfits(&connection).map_err(failed)?;
+        let misfits = misfits::of_session(&connection).map_err(failed)?;
         for problem in &misfits {
             log::error!(database:% = settings.address.display(); "{problem}");
         }
-        keeper::compare_clocks(&connection, &health).map_err(failed)?;
-        if let Some(queue) = keeper::main_queue(&connection).map_err(failed)? {
+        facts::compare_clocks(&connection, &health).map_err(failed)?;
+        if let Some(queue) = facts::main_queue(&connection).map_err(failed)? {
             if !is_queue(&settings.queue, &queue.name) {
                 let source = format!(
                     "the schema works with the queue {}, and SENTINEL_QUEUE_NAME says {}; set it to the former",
@@ -348,7 +354,7 @@ mod tests {
             ..Given::default()
         };
         let address = Address::from_settings(&given).unwrap();
-        let error = session::load_client(&address).unwrap_err();
+        let error = database::load_client(&address).unwrap_err();
         let StoreError::Unreachable { source, .. } = &error else { panic!("{error:?}") };
         let words = source.to_string();
         assert!(

@@ -260,7 +260,7 @@ fn run_fields<'a>(change: &'a ProcessChange, run: &'a RunRow) -> Vec<Bind<'a>> {
         Bind::time(run.started_at.or(run.ended_at).unwrap_or_default()),
         Bind::Time(run.started_at),
         Bind::Time(run.ended_at),
-        Bind::Text(run.outcome.map(outcome_word), 20),
+        Bind::Text(run.outcome.map(Outcome::as_str), 20),
         Bind::Integer(run.duration_ms.map(|ms| i64::try_from(ms).unwrap_or(i64::MAX))),
         Bind::Text(run.error_code.as_deref(), 100),
         match &run.error_message {
@@ -268,22 +268,6 @@ fn run_fields<'a>(change: &'a ProcessChange, run: &'a RunRow) -> Vec<Bind<'a>> {
             None => Bind::Text(None, REASON_CHARS_MAX),
         },
     ]
-}
-
-/// An outcome as it is kept.
-pub(super) fn outcome_word(outcome: Outcome) -> &'static str {
-    match outcome {
-        Outcome::Completed => "completed",
-        Outcome::Failed => "failed",
-        Outcome::Superseded => "superseded",
-    }
-}
-
-/// The way back.
-pub(super) fn outcome(word: &str) -> Option<Outcome> {
-    [Outcome::Completed, Outcome::Failed, Outcome::Superseded]
-        .into_iter()
-        .find(|outcome| outcome_word(*outcome) == word)
 }
 
 /// Takes the median of each kind anew, from its newest successes.
@@ -471,8 +455,8 @@ mod tests {
 
     use super::*;
     use crate::domain::dead_letter::Reason;
-    use crate::domain::event::{Envelope, PayloadHash, TraceContext};
-    use crate::domain::ids::{EventId, EventType, ProcessId, Source, StreamKey, TenantId};
+    use crate::domain::event::Envelope;
+    use crate::domain::ids::{ProcessId, Source, TenantId};
     use crate::domain::process::{Policy, State};
 
     fn event(stream: &str, seq: u64, event_type: &str) -> Arc<Accepted> {
@@ -484,18 +468,9 @@ mod tests {
             ordered_at: received_at,
             clock_skew: false,
             envelope: Envelope {
-                tenant: TenantId::parse("acme").unwrap(),
-                event_id: EventId::parse("e1").unwrap(),
                 id_origin: IdOrigin::Door,
                 source: Source::parse("plsql").unwrap(),
-                event_type: EventType::parse(event_type).unwrap(),
-                stream: StreamKey::parse(stream).unwrap(),
-                occurred_at: None,
-                schema_version: 1,
-                payload: "{}".into(),
-                key: None,
-                hash: PayloadHash([0; 32]),
-                trace: TraceContext { trace_id: [1; 16], parent_id: [0; 8], sampled: false },
+                ..Envelope::sample("e1", stream, event_type)
             },
         })
     }
@@ -597,13 +572,5 @@ mod tests {
         assert_eq!(of("s"), (9, "process.bogus".to_string()));
         assert_eq!(of("t"), (1, "A".to_string()));
         assert_eq!(newest.len(), 2);
-    }
-
-    #[test]
-    fn an_outcome_comes_back() {
-        for word in ["completed", "failed", "superseded"] {
-            assert_eq!(outcome(word).map(outcome_word), Some(word));
-        }
-        assert_eq!(outcome("odd"), None);
     }
 }

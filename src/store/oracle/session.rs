@@ -1,41 +1,30 @@
-//! One session with the database, which belongs to one thread. This module opens it, sets it up, looks whether it
-//! still lives, renews it, and opens it again when it is lost.
+//! One session with the database, which belongs to one thread. This module looks whether it still
+//! lives, renews it, and opens it again when it is lost.
 //!
 //! What must stay true: a session is only ever used by the thread that owns it; a lost one is dropped and never
 //! asked again; and a refused password is not tried tightly, because the database locks the account for that.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crossbeam::channel;
-use oracle::{Connection, Connector, InitParams, Version};
-use parking_lot::Mutex;
+use oracle::Connection;
 
-use super::address::{Address, Credentials};
+use super::backoff::Backoff;
 use super::bind::{self, Bind};
 use super::connecting::{Attempt, Connecting};
+use super::database::{Database, SessionState};
 use super::errors::{self, Class};
 use super::sql::{statement, text};
 use crate::component::{self, Waited};
 use crate::domain::ids::TenantId;
-use crate::domain::time::Timestamp;
 use crate::store::{Result, StoreError};
 
-/// What the service calls itself in V$SESSION.
-const MODULE: &str = "process-sentinel";
-/// Statements kept open for each session: more than any role uses, so none is parsed twice.
-const STATEMENTS_MAX: u32 = 60;
-/// The longest that one call may take. It must be longer than a dequeue waits, else an empty queue looks like a fault.
-pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(30);
-/// The longest that a dequeue waits: short, because nothing reliable can wake it for a stop.
-pub(super) const DEQUEUE_WAIT_MAX: Duration = Duration::from_secs(2);
 /// How long a caller waits for a session after an attempt at one has failed.
 const WAIT_WHILE_GONE: Duration = Duration::from_millis(250);
 /// A session's life is shorter or longer by a part of this, so that a herd does not reconnect at once.
 const LIFETIME_JITTER_PARTS: u32 = 5;
-/// What the character set of the database must be: any other loses characters without telling.
-const CHARACTER_SET: &str = "AL32UTF8";
 
 /// The role that answers questions of callers.
 const ANSWERS: &str = "reader";
@@ -52,139 +41,6 @@ const RENEWED_RECENTLY: Duration = Duration::from_secs(10);
 const WAIT_WHILE_STOPPING: Duration = Duration::from_secs(1);
 /// What is told while an attempt goes on.
 const UNDER_WAY: &str = "the database has not answered yet; the attempt goes on";
-
-const _: () = assert!(CALL_TIMEOUT.as_secs() > 3 * DEQUEUE_WAIT_MAX.as_secs());
-
-/// How sessions are kept.
-#[derive(Debug, Clone)]
-pub struct Care {
-    /// A session that was idle for so long is asked whether it lives before it is used.
-    pub ping_after: Duration,
-    /// A session is renewed after about so long.
-    pub lifetime_max: Duration,
-    /// How long a caller waits for a session while the database is out of reach, before it is told so.
-    pub connect_wait: Duration,
-}
-
-impl Default for Care {
-    fn default() -> Self {
-        Self {
-            ping_after: Duration::from_secs(60),
-            lifetime_max: Duration::from_secs(3600),
-            connect_wait: Duration::from_millis(5000),
-        }
-    }
-}
-
-/// What `/ready` says of one session.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SessionState {
-    pub role: String,
-    /// Since when it is open; None: it is not.
-    pub open_since: Option<Instant>,
-    /// The last fault since it was opened, and when that was.
-    pub fault: Option<(String, Instant)>,
-    /// What nobody understands and what goes on: nothing has gone well since.
-    pub stuck: Option<String>,
-}
-
-/// What all sessions of a store share.
-pub(super) struct Database {
-    pub(super) address: Address,
-    pub(super) care: Care,
-    /// The schema that holds our tables.
-    pub(super) schema: String,
-    pub(super) sessions: Mutex<Vec<SessionState>>,
-    /// `19.3.0.0.0 (Oracle Database 19c …)`, once a session was open.
-    pub(super) version: Mutex<Option<String>>,
-    /// Sessions that were opened again after they were lost.
-    pub(super) reconnects: AtomicU64,
-}
-
-impl Database {
-    pub(super) fn new(address: Address, care: Care, schema: String) -> Self {
-        Self {
-            address,
-            care,
-            schema,
-            sessions: Mutex::new(Vec::new()),
-            version: Mutex::new(None),
-            reconnects: AtomicU64::new(0),
-        }
-    }
-}
-
-/// Finds and loads the client library, once for the process.
-///
-/// # Errors
-/// [`StoreError::Unreachable`] with what to install.
-pub(super) fn load_client(address: &Address) -> Result<String> {
-    const CALL: &str = "load the Oracle client";
-    let load = || -> oracle::Result<String> {
-        let mut parameters = InitParams::new();
-        parameters.default_driver_name(format!("{MODULE} : {}", env!("CARGO_PKG_VERSION")))?;
-        if let Some(folder) = &address.client_lib_dir {
-            parameters.oracle_client_lib_dir(folder)?;
-        }
-        // A wallet folder that holds sqlnet.ora or tnsnames.ora is the client's configuration, too.
-        if let Some(folder) = address.wallet.as_ref().filter(|folder| {
-            ["sqlnet.ora", "tnsnames.ora"].iter().any(|name| folder.join(name).is_file())
-        }) {
-            parameters.oracle_client_config_dir(folder)?;
-        }
-        parameters.init()?;
-        Ok(Version::client()?.to_string())
-    };
-    load().map_err(|error| {
-        let class = match errors::class_of(&error) {
-            // Whatever else keeps the library from being loaded is for the same hand to mend.
-            Class::Unknown => Class::NoClient,
-            class => class,
-        };
-        unreachable(errors::told(CALL, class, &error.to_string()))
-    })
-}
-
-/// The same error, as one that trying again does not mend.
-pub(super) fn unreachable(error: StoreError) -> StoreError {
-    match error {
-        StoreError::Disconnected { call, source } => StoreError::Unreachable { call, source },
-        other => other,
-    }
-}
-
-/// Pauses between attempts: each twice as long as the one before, spread so that many do not come at once.
-#[derive(Debug)]
-struct Backoff {
-    failures: u32,
-    not_before: Option<Instant>,
-    seed: u64,
-}
-
-impl Backoff {
-    fn new() -> Self {
-        use std::hash::{BuildHasher, RandomState};
-        Self { failures: 0, not_before: None, seed: RandomState::new().hash_one(MODULE) | 1 }
-    }
-
-    /// A number below `limit`, another one at each call.
-    fn spread(&mut self, limit: u64) -> u64 {
-        self.seed ^= self.seed << 13;
-        self.seed ^= self.seed >> 7;
-        self.seed ^= self.seed << 17;
-        self.seed % limit.max(1)
-    }
-
-    /// The pause after one more failure of this class: between half and all of what doubling gives.
-    fn pause(&mut self, class: Class) -> Duration {
-        let (first, longest) = class.pauses();
-        let whole = first.saturating_mul(1 << self.failures.min(16)).min(longest);
-        self.failures = self.failures.saturating_add(1);
-        let millis = u64::try_from(whole.as_millis()).unwrap_or(u64::MAX);
-        let shortest = u64::try_from(first.as_millis()).unwrap_or(0).max(millis / 2);
-        Duration::from_millis(shortest + self.spread(millis - shortest + 1))
-    }
-}
 
 /// An open connection.
 struct Open {
@@ -526,181 +382,5 @@ impl Session {
         let state = &mut self.database.sessions.lock()[self.place];
         state.open_since = Some(now);
         state.fault = None;
-    }
-}
-
-/// Opens a connection and sets it up.
-pub(super) fn open(database: &Database, role: &str) -> oracle::Result<Connection> {
-    let address = &database.address;
-    let mut connector = match &address.credentials {
-        Credentials::Password { user, password } => {
-            Connector::new(user.as_str(), password.reveal(), address.connect.as_str())
-        }
-        Credentials::Wallet => {
-            let mut connector = Connector::new("", "", address.connect.as_str());
-            connector.external_auth(true);
-            connector
-        }
-    };
-    connector.stmt_cache_size(STATEMENTS_MAX);
-    let connection = connector.connect()?;
-    if let Some(warning) = connection.last_warning() {
-        log::warn!("the database warns: {}", errors::clean(&warning.to_string()));
-    }
-    connection.set_call_timeout(Some(CALL_TIMEOUT))?;
-    connection.set_module(MODULE)?;
-    connection.set_action(role)?;
-    for statement in set_up(&database.schema) {
-        bind::run_once(&connection, &statement)?;
-    }
-    if database.version.lock().is_none() {
-        let (version, banner) = connection.server_version()?;
-        *database.version.lock() = Some(format!("{version} ({})", errors::clean(&banner)));
-    }
-    Ok(connection)
-}
-
-/// What every session is told first. Texts sort by their bytes, as they do here, so that rows are locked in one order
-/// everywhere (law 11).
-pub(super) fn set_up(schema: &str) -> Vec<String> {
-    let mut statements = vec![
-        "ALTER SESSION SET TIME_ZONE = '+00:00'".to_string(),
-        "ALTER SESSION SET NLS_SORT = BINARY".to_string(),
-        "ALTER SESSION SET NLS_COMP = BINARY".to_string(),
-        "ALTER SESSION DISABLE PARALLEL DML".to_string(),
-    ];
-    if !schema.is_empty() {
-        statements.push(format!("ALTER SESSION SET CURRENT_SCHEMA = {schema}"));
-    }
-    statements
-}
-
-/// Whether a text may stand in a statement as the name of a schema: quoting it would be a door of its own.
-pub fn is_schema_name(text: &str) -> bool {
-    let mut letters = text.bytes();
-    text.len() <= 128
-        && letters.next().is_some_and(|first| first.is_ascii_alphabetic())
-        && letters.all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'$' | b'#'))
-}
-
-/// The clock of the database, in UTC.
-pub(super) fn database_time(connection: &Connection) -> oracle::Result<Timestamp> {
-    let found = bind::query(connection, &text(statement!("database_time"), &[]), &[], 1, |row| {
-        bind::time(row, "now_utc")
-    })?;
-    found.into_iter().next().ok_or_else(|| {
-        oracle::Error::new(oracle::ErrorKind::Other, "no time came back".to_string())
-    })
-}
-
-/// What of the database would break the service, in words that say what to do.
-pub(super) fn unfit(connection: &Connection) -> oracle::Result<Vec<String>> {
-    let sets = bind::query(connection, &text(statement!("character_set"), &[]), &[], 1, |row| {
-        bind::text(row, "value")
-    })?;
-    let mut problems = Vec::new();
-    if let Some(set) = sets.into_iter().next()
-        && set != CHARACTER_SET
-    {
-        problems.push(format!(
-            "the character set of the database is {set}, which loses characters; this service needs {CHARACTER_SET}"
-        ));
-    }
-    Ok(problems)
-}
-
-/// What kind of session an alias has led to, where that would break the service: in a descriptor it can be read
-/// ([`super::address::unfit`]), behind an alias only the session itself knows.
-pub(super) fn misfits(connection: &Connection) -> oracle::Result<Vec<String>> {
-    let asked = bind::call_for_rows(
-        connection,
-        &text(statement!("session_kind"), &[]),
-        &[Bind::Cursor],
-        |row| Ok((bind::text(row, "SERVER")?, bind::text(row, "FAILOVER_TYPE")?)),
-    );
-    match asked {
-        Ok(kinds) => {
-            Ok(kinds.iter().flat_map(|(server, failover)| misfits_of(server, failover)).collect())
-        }
-        // An older schema, or the owner has no right to look.
-        Err(error) if errors::class_of(&error) == Class::Missing => {
-            let words = errors::clean(&error.to_string());
-            log::warn!(
-                "nobody can say what kind of sessions these are, see 000_grants_as_dba.sql: {words}"
-            );
-            Ok(Vec::new())
-        }
-        Err(error) => Err(error),
-    }
-}
-
-fn misfits_of(server: &str, failover: &str) -> Vec<String> {
-    let mut problems = Vec::new();
-    if server == "POOLED" {
-        problems.push(
-            "the sessions come from a pool of the database (SERVER=POOLED), which others have used before; name a \
-             dedicated server in tnsnames.ora"
-                .to_string(),
-        );
-    }
-    if !matches!(failover, "NONE" | "") {
-        problems.push(format!(
-            "the sessions are failed over behind our back (failover type {failover}), without what they were told at \
-             their start; remove FAILOVER_MODE from tnsnames.ora and failover_type from the database service"
-        ));
-    }
-    problems
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_session_is_told_utc_binary_order_and_its_schema() {
-        let statements = set_up("SENTINEL");
-        assert_eq!(statements[0], "ALTER SESSION SET TIME_ZONE = '+00:00'");
-        assert!(statements.iter().any(|text| text.contains("DISABLE PARALLEL DML")));
-        assert!(statements.iter().any(|text| text.ends_with("CURRENT_SCHEMA = SENTINEL")));
-        assert_eq!(set_up("").len(), 4);
-    }
-
-    #[test]
-    fn what_an_alias_hides_is_named() {
-        assert_eq!(misfits_of("DEDICATED", "NONE"), [""; 0]);
-        assert_eq!(misfits_of("SHARED", ""), [""; 0]);
-        assert!(misfits_of("POOLED", "NONE")[0].contains("SERVER=POOLED"));
-        for failover in ["SESSION", "SELECT", "TRANSACTION", "AUTO"] {
-            assert!(misfits_of("DEDICATED", failover)[0].contains(failover));
-        }
-        assert_eq!(misfits_of("POOLED", "SELECT").len(), 2);
-    }
-
-    #[test]
-    fn only_a_plain_name_is_a_schema() {
-        for good in ["SENTINEL", "sentinel_1", "A$B#C"] {
-            assert!(is_schema_name(good), "{good}");
-        }
-        for bad in ["", "1A", "A B", "A;DROP", "A\"B", "ä", &"x".repeat(129)] {
-            assert!(!is_schema_name(bad), "{bad}");
-        }
-    }
-
-    #[test]
-    fn pauses_grow_are_spread_and_start_long_after_a_refused_password() {
-        let mut backoff = Backoff::new();
-        let soon: Vec<Duration> = (0..12).map(|_| backoff.pause(Class::CannotConnect)).collect();
-        assert!(soon[0] <= Duration::from_millis(100));
-        assert!(soon.iter().all(|pause| *pause <= Duration::from_secs(5)));
-        assert!(soon[11] >= Duration::from_millis(2500));
-        let mut refused = Backoff::new();
-        for _ in 0..5 {
-            let pause = refused.pause(Class::Authentication);
-            assert!(pause >= Duration::from_secs(60) && pause <= Duration::from_secs(600));
-        }
-        let mut spread = Backoff::new();
-        spread.failures = 10;
-        let pauses: Vec<Duration> = (0..9).map(|_| spread.pause(Class::CannotConnect)).collect();
-        assert!(pauses.iter().any(|pause| *pause != pauses[0]), "{pauses:?}");
     }
 }

@@ -68,6 +68,11 @@ pub(super) fn list_length(count: usize) -> usize {
 pub(super) const LIST_MAX: usize = 200;
 const LIST_LENGTHS: [usize; 4] = [1, 8, 40, LIST_MAX];
 
+/// The elements of a list, the last one again and again until it is long enough.
+pub(super) fn fill<T>(portion: &[T], length: usize) -> impl Iterator<Item = &T> {
+    portion.iter().chain(portion.iter().last().into_iter().cycle()).take(length)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -92,5 +97,11 @@ mod tests {
         for (count, length) in [(0, 1), (1, 1), (2, 8), (9, 40), (41, 200), (200, 200)] {
             assert_eq!(list_length(count), length);
         }
+    }
+
+    #[test]
+    fn a_list_is_filled_with_its_last_element() {
+        let filled: Vec<&i32> = fill(&[1, 2], 5).collect();
+        assert_eq!(filled, [&1, &2, &2, &2, &2]);
     }
 }

@@ -344,8 +344,6 @@ pub(super) fn probe(connection: &Connection) -> Result<()> {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::domain::event::{IdOrigin, PayloadHash, TraceContext};
-    use crate::domain::ids::{EventId, EventType, Source, StreamKey, TenantId};
 
     fn encode(event: &Accepted) -> Vec<u8> {
         encode_into(event, Vec::new())
@@ -355,17 +353,10 @@ pub(super) mod tests {
     pub(in crate::store::sqlite) fn envelope(stream: &str, event_id: &str) -> Envelope {
         Envelope {
             tenant: TenantId::parse("t1").unwrap(),
-            event_id: EventId::parse(event_id).unwrap(),
-            id_origin: IdOrigin::Caller,
-            source: Source::parse("orders-api").unwrap(),
-            event_type: EventType::parse("process.progress").unwrap(),
-            stream: StreamKey::parse(stream).unwrap(),
-            occurred_at: None,
-            schema_version: 1,
             payload: r#"{"progress_percent":40.0}"#.into(),
-            key: None,
             hash: PayloadHash([7; 32]),
             trace: TraceContext { trace_id: [1; 16], parent_id: [2; 8], sampled: true },
+            ..Envelope::sample(event_id, stream, "process.progress")
         }
     }
 
@@ -388,11 +379,7 @@ pub(super) mod tests {
     }
 
     fn positions(messages: &[Message]) -> Vec<i64> {
-        let position = |message: &Message| match message {
-            Message::Event(event) => event.position,
-            Message::Undecodable { position, .. } => *position,
-        };
-        messages.iter().map(position).collect()
+        messages.iter().map(Message::position).collect()
     }
 
     #[test]

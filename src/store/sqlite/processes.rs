@@ -154,29 +154,13 @@ fn write_run(
             run.started_at.or(run.ended_at).unwrap_or_default().micros(),
             run.started_at.map(Timestamp::micros),
             run.ended_at.map(Timestamp::micros),
-            run.outcome.map(outcome_word),
+            run.outcome.map(Outcome::as_str),
             run.duration_ms.map(signed),
             run.error_code,
             run.error_message
         ],
     )?;
     Ok(())
-}
-
-/// An outcome as it is kept.
-pub(super) fn outcome_word(outcome: Outcome) -> &'static str {
-    match outcome {
-        Outcome::Completed => "completed",
-        Outcome::Failed => "failed",
-        Outcome::Superseded => "superseded",
-    }
-}
-
-/// The way back.
-pub(super) fn outcome(word: &str) -> Option<Outcome> {
-    [Outcome::Completed, Outcome::Failed, Outcome::Superseded]
-        .into_iter()
-        .find(|outcome| outcome_word(*outcome) == word)
 }
 
 /// Takes the median of each kind anew, from its newest successes.

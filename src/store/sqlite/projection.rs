@@ -56,24 +56,6 @@ pub(super) fn position(connection: &Connection) -> rusqlite::Result<i64> {
         .query_row([], |row| row.get(0))
 }
 
-/// The place of a message in the log.
-fn place(message: &Message) -> i64 {
-    match message {
-        Message::Event(accepted) => accepted.position,
-        Message::Undecodable { position, .. } => *position,
-    }
-}
-
-/// A message as the domain takes it.
-fn item(message: &Message) -> Item<'_> {
-    match message {
-        Message::Event(accepted) => Item::Event(accepted),
-        Message::Undecodable { position, bytes, problem } => {
-            Item::Undecodable { position: *position, bytes, problem }
-        }
-    }
-}
-
 impl Session {
     pub(super) fn new(
         folder: Arc<Folder>,
@@ -123,7 +105,7 @@ impl Session {
         if count == 0 {
             return Ok(0);
         }
-        let items: Vec<Item<'_>> = messages.iter().map(item).collect();
+        let items: Vec<Item<'_>> = messages.iter().map(Message::item).collect();
         let touched = apply::touched(&items);
         let loaded = touched.iter().cloned().zip(self.load(&touched)?);
         let loaded = loaded.filter_map(|(process, state)| Some((process, state?))).collect();
@@ -149,7 +131,7 @@ impl Session {
             }
             Taken::Gap => {
                 let messages = self.log.read_after(self.position, max)?;
-                let last = messages.last().map_or(self.position, place);
+                let last = messages.last().map_or(self.position, Message::position);
                 let drained = matches!(overlay.take(last, 1), Taken::Empty);
                 Ok((messages, drained))
             }
@@ -167,7 +149,7 @@ impl Session {
         if stored >= last {
             return Ok(());
         }
-        if claim.messages.first().is_some_and(|first| place(first) <= stored) {
+        if claim.messages.first().is_some_and(|first| first.position() <= stored) {
             return Err(StoreError::Corrupt {
                 what: format!(
                     "events.db is at position {stored}, within a batch: two listeners write to it"
@@ -337,7 +319,7 @@ impl ListenerSession for Session {
     }
 
     fn settle(&mut self, claim: Claim, change: Change, now: Timestamp) -> Result<()> {
-        let Some(last) = claim.messages.last().map(place) else { return Ok(()) };
+        let Some(last) = claim.messages.last().map(Message::position) else { return Ok(()) };
         if let Err(error) = self.write(&claim, &change, last, now) {
             self.names.forget();
             self.streams = StreamNumbers::default();

@@ -21,22 +21,17 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
 use sentinel::component::Component;
-use sentinel::domain::apply::{self, Item};
-use sentinel::domain::event::{Envelope, IdOrigin, PayloadHash, TraceContext, Verdict};
-use sentinel::domain::ids::{
-    EventId, EventType, IdempotencyKey, ProcessId, Source, StreamKey, TenantId,
-};
+use sentinel::domain::event::{Envelope, Verdict};
+use sentinel::domain::ids::{EventId, IdempotencyKey, ProcessId, StreamKey, TenantId};
 use sentinel::domain::log_row::{Level, LogRow};
-use sentinel::domain::process::{Policy, State, Status};
+use sentinel::domain::process::Status;
 use sentinel::store::oracle::address::{Address, Given, Secret};
 use sentinel::store::oracle::{Oracle, Settings, migrate};
 use sentinel::store::{LogFilter, Message, Page, Store};
 
+use crate::by_hand;
 use crate::harness::{PATIENCE, stop};
 use crate::oracle_standin::{self, Standin};
-
-const POLICY: Policy =
-    Policy { timeout: Duration::from_secs(3600), heartbeat_interval: Duration::from_secs(30) };
 
 /// Listeners take whatever is in the queue, so one test has it at a time.
 static QUEUE: Mutex<()> = Mutex::new(());
@@ -232,22 +227,8 @@ impl Site {
 
     fn envelope(&self, stream: &str, event_type: &str, payload: &str) -> Envelope {
         let id = uuid::Uuid::now_v7();
-        let mut hash = [0; 32];
-        hash[..16].copy_from_slice(id.as_bytes());
-        Envelope {
-            tenant: self.tenant.clone(),
-            event_id: EventId::from_uuid(id),
-            id_origin: IdOrigin::Caller,
-            source: Source::parse("orders-api").unwrap(),
-            event_type: EventType::parse(event_type).unwrap(),
-            stream: StreamKey::parse(stream).unwrap(),
-            occurred_at: None,
-            schema_version: 1,
-            payload: payload.into(),
-            key: None,
-            hash: PayloadHash(hash),
-            trace: TraceContext { trace_id: [7; 16], parent_id: [3; 8], sampled: true },
-        }
+        let (event_id, number) = (EventId::from_uuid(id), id.as_u128());
+        by_hand::envelope(&self.tenant, event_id, stream, event_type, payload, number)
     }
 
     fn accept(&self, batch: Vec<Envelope>) -> Vec<Verdict> {
@@ -266,16 +247,6 @@ impl Site {
             if claim.messages.is_empty() {
                 return own;
             }
-            let items: Vec<Item<'_>> = claim
-                .messages
-                .iter()
-                .map(|message| match message {
-                    Message::Event(event) => Item::Event(event),
-                    Message::Undecodable { position, bytes, problem } => {
-                        Item::Undecodable { position: *position, bytes, problem }
-                    }
-                })
-                .collect();
             own += claim
                 .messages
                 .iter()
@@ -283,16 +254,8 @@ impl Site {
                     matches!(message, Message::Event(event) if event.envelope.tenant == self.tenant)
                 })
                 .count();
-            let touched = apply::touched(&items);
-            let states = listener.load(&touched).unwrap();
-            let loaded = touched
-                .into_iter()
-                .zip(states)
-                .filter_map(|(name, state)| Some((name, state?)))
-                .collect();
             let now = self.store.now();
-            let change = apply::decide(&items, loaded, &POLICY, now, &State::merge);
-            drop(items);
+            let change = by_hand::decide(&mut *listener, &claim, now);
             listener.settle(claim, change, now).unwrap();
         }
     }
@@ -405,19 +368,17 @@ fn lines_come_back_as_they_were_said_and_two_tenants_never_see_each_other() {
     let Some(site) = site() else { return };
     let rows: Vec<LogRow> = [1, 250, 251, 1001, 4000]
         .map(|chars| LogRow {
-            tenant: site.tenant.clone(),
-            process: ProcessId::parse("p").unwrap(),
-            level: Level::Warn,
-            message: "m".repeat(chars).into(),
-            event_type: None,
             component: Some("loader".into()),
             details: Some(format!("{{\"n\":\"{}\"}}", "d".repeat(chars * 8)).into()),
             stack_trace: Some("s".repeat(chars * 8).into()),
-            logged_at: site.store.now(),
             duration_us: Some(7),
-            correlation_id: None,
-            trace_id: None,
-            span_id: None,
+            ..LogRow::plain(
+                site.tenant.clone(),
+                ProcessId::parse("p").unwrap(),
+                Level::Warn,
+                "m".repeat(chars),
+                site.store.now(),
+            )
         })
         .into();
     site.store.logs().unwrap().write(&rows).unwrap();

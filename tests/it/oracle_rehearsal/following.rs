@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::{Site, end};
-use crate::follow::{Follower, SSE, info, say};
+use crate::follow::{Follower, SSE, info, say, say_much};
 use crate::harness::{Dice, InChild, envelope, full};
 
 /// Longer than any news takes, shorter than a wait: who is not told of news comes too late.
@@ -130,17 +130,7 @@ fn every_row_comes_once_whoever_writes_where_and_wherever_the_stream_is_cut() {
             .zip(&instances)
             .map(|(seed, instance)| {
                 let mut client = site.client(instance, "demo");
-                scope.spawn(move || {
-                    let mut dice = Dice(100 + seed);
-                    for batch in 0..batches {
-                        // Clocks that are behind and ahead, and another process in between.
-                        let row = |n: u64, second: u64| json!({"level": "INFO", "message": format!("{seed} {batch} {n}"), "logged_at": format!("2026-01-28T10:00:{second:02}Z")});
-                        let rows: Vec<Value> =
-                            (0..=dice.roll(20)).map(|n| row(n, dice.roll(60))).collect();
-                        say(&mut client, "p", Value::Array(rows));
-                        say(&mut client, "other", info("other"));
-                    }
-                })
+                scope.spawn(move || say_much(&mut client, seed, batches))
             })
             .collect();
         writers.into_iter().for_each(|writer| writer.join().expect("it is served"));

@@ -6,17 +6,15 @@ use std::time::Duration;
 use sentinel::domain::apply::{self, Item};
 use sentinel::domain::ids::{ProcessId, TenantId};
 use sentinel::domain::log_row::{Level, LogRow};
-use sentinel::domain::process::{Policy, State};
+use sentinel::domain::process::State;
 use sentinel::domain::time::Timestamp;
 use sentinel::service::{Parts, wall_clock};
 use sentinel::store::Message;
 use serde_json::json;
 
 use super::Site;
+use crate::by_hand::POLICY;
 use crate::harness::{envelope, stop};
-
-const POLICY: Policy =
-    Policy { timeout: Duration::from_secs(3600), heartbeat_interval: Duration::from_secs(30) };
 
 type Trips = BTreeMap<String, u64>;
 
@@ -39,21 +37,18 @@ fn trips(expected: &[(&str, u64)]) -> Trips {
 
 /// Lines of one process, of a usual length.
 pub(super) fn lines(count: usize) -> Vec<LogRow> {
-    let line = |n: usize| LogRow {
-        tenant: TenantId::parse("demo").expect("a tenant"),
-        process: ProcessId::parse("p").expect("a process"),
-        level: Level::Info,
-        message: format!("line {n} of a process that has much to say about what it is doing")
-            .into(),
-        event_type: None,
-        component: Some("loader".into()),
-        details: Some(r#"{"rows": 17}"#.into()),
-        stack_trace: None,
-        logged_at: Timestamp::from_micros(1_769_594_400_000_000),
-        duration_us: Some(7),
-        correlation_id: None,
-        trace_id: None,
-        span_id: None,
+    let process = ProcessId::parse("p").expect("a process");
+    let tenant = TenantId::parse("demo").expect("a tenant");
+    let logged_at = Timestamp::from_micros(1_769_594_400_000_000);
+    let line = |n: usize| {
+        let message = format!("line {n} of a process that has much to say about what it is doing");
+        let (tenant, process) = (tenant.clone(), process.clone());
+        LogRow {
+            component: Some("loader".into()),
+            details: Some(r#"{"rows": 17}"#.into()),
+            duration_us: Some(7),
+            ..LogRow::plain(tenant, process, Level::Info, message, logged_at)
+        }
     };
     (0..count).map(line).collect()
 }
@@ -84,14 +79,7 @@ fn a_thousand_messages_are_taken_in_three_round_trips_and_settled_in_few() {
     // The call, all of its rows, and the savepoint.
     assert_eq!(cost, trips(&[("execute", 2), ("fetch", 1)]));
 
-    let items: Vec<Item<'_>> = claim
-        .messages
-        .iter()
-        .map(|message| match message {
-            Message::Event(event) => Item::Event(event),
-            Message::Undecodable { problem, .. } => panic!("everything can be read: {problem}"),
-        })
-        .collect();
+    let items: Vec<Item<'_>> = claim.messages.iter().map(Message::item).collect();
     let loaded = BTreeMap::<_, State>::new();
     let change = apply::decide(&items, loaded, &POLICY, store.now(), &State::merge);
     let ((), cost) = site.cost("/listener", || {

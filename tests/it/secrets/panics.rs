@@ -9,21 +9,21 @@ use std::time::Duration;
 
 use crossbeam::channel::{bounded, unbounded};
 use sentinel::config::{LogFilter, LogFormat, LogSettings};
-use sentinel::domain::apply::{self, Item};
 use sentinel::domain::ids::{EventId, ProcessId, StreamKey, TenantId};
 use sentinel::domain::process::mark::Mark;
-use sentinel::domain::process::{Policy, RunRow, State};
+use sentinel::domain::process::{RunRow, State};
 use sentinel::domain::time::Timestamp;
 use sentinel::http::front::Front;
 use sentinel::http::limits::Limits;
 use sentinel::http::worker;
 use sentinel::routes::{Desk, Shared};
 use sentinel::service::{Parts, wall_clock};
-use sentinel::store::{self, Message, Page, Paged, ProcessView, Result, Store};
+use sentinel::store::{self, Page, Paged, ProcessView, Result, Store};
 use sentinel::telemetry::logging;
 use serde_json::json;
 
 use super::{PAYLOAD, holds_none_of, parts};
+use crate::by_hand;
 use crate::harness::{Client, InProcess, stop, token};
 
 /// Set for the child process: its data folder.
@@ -289,17 +289,7 @@ fn apply_with_a_panic(service: &InProcess) {
     let mut session = store.listener().unwrap();
     let (stop, _idle) = stop();
     let claim = session.claim(100, Duration::ZERO, &stop).unwrap();
-    let items: Vec<Item<'_>> = claim
-        .messages
-        .iter()
-        .filter_map(|message| match message {
-            Message::Event(event) => Some(Item::Event(event)),
-            Message::Undecodable { .. } => None,
-        })
-        .collect();
-    let policy =
-        Policy { timeout: Duration::from_secs(3600), heartbeat_interval: Duration::from_secs(30) };
-    let change = apply::decide(&items, Default::default(), &policy, store.now(), &merge);
+    let change = by_hand::decide_with(&mut *session, &claim, store.now(), &merge);
     assert_eq!(change.dead_letters.len(), 1);
     session.settle(claim, change, store.now()).unwrap();
 }

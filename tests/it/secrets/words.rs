@@ -121,6 +121,8 @@ fn impostor(answer: Vec<u8>) -> String {
 #[test]
 fn no_command_lets_a_service_or_an_argument_drive_the_terminal() {
     let folder = tempfile::tempdir().unwrap();
+    // Some of them make folders of a relative name.
+    let current = tempfile::tempdir().unwrap();
     let problem = json!({"title": EVIL, "detail": EVIL, "status": 400}).to_string();
     let answer = |status: &str, body: &str| {
         let length = body.len();
@@ -171,6 +173,7 @@ fn no_command_lets_a_service_or_an_argument_drive_the_terminal() {
     for (arguments, variables) in runs {
         let output = Command::new(env!("CARGO_BIN_EXE_sentinel"))
             .args(&arguments)
+            .current_dir(current.path())
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .env("SENTINEL_DATABASE", format!("sqlite://{}", folder.path().display()))

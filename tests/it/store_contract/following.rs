@@ -7,35 +7,21 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use sentinel::component::End;
 use sentinel::domain::ids::TenantId;
-use sentinel::domain::log_row::{Level, LogRow};
+use sentinel::domain::log_row::LogRow;
 use sentinel::live::{Hub, Subject, Subscription};
 use sentinel::mailbox::{Address, Letter, Mailbox};
 use sentinel::store::LogFilter;
 use sentinel::tail::{self, Tail};
 
 use super::places::Place;
-use super::{SECOND, Site, acme, decide, each, key, process, tenant};
+use super::{SECOND, Site, acme, decide, each, key, log_rows, process, tenant};
 use crate::harness::{PATIENCE, eventually};
 
 /// One turn of the tail, and a little.
 const TURN: Duration = Duration::from_millis(300);
 
 fn line(site: &Site, of: &TenantId, name: &str) -> LogRow {
-    LogRow {
-        tenant: of.clone(),
-        process: process(name),
-        level: Level::Info,
-        message: "hello".into(),
-        event_type: None,
-        component: None,
-        details: None,
-        stack_trace: None,
-        logged_at: site.now(),
-        duration_us: None,
-        correlation_id: None,
-        trace_id: None,
-        span_id: None,
-    }
+    LogRow { tenant: of.clone(), ..log_rows::row(site, name, "hello") }
 }
 
 /// What another instance does: it accepts and applies everything there is, as of `at_once` or a while ago.

@@ -2,12 +2,12 @@
 //! This module writes rows that are large enough for a few to fill a page.
 
 use sentinel::domain::dead_letter::DeadLetter;
-use sentinel::domain::log_row::{Level, LogRow};
+use sentinel::domain::log_row::LogRow;
 use sentinel::store::{
     DeadLetterFilter, EventFilter, LogFilter, Page, Paged, Reader, StoredEvent, StoredLog,
 };
 
-use super::{SECOND, Site, acme, each, first, key, pages, process};
+use super::{SECOND, Site, acme, each, first, key, log_rows, pages, process};
 
 /// What a page of events or dead letters holds before its last row, at most.
 const PAGE_BYTES: usize = 1 << 20;
@@ -104,19 +104,9 @@ fn pages_of_large_lines_end_early_and_leave_nothing_out() {
     each(|site| {
         let rows: Vec<LogRow> = (0..ROWS)
             .map(|n| LogRow {
-                tenant: acme(),
-                process: process("p"),
-                level: Level::Info,
-                message: n.to_string().into(),
-                event_type: None,
-                component: None,
                 details: Some(payload(60 << 10).into()),
                 stack_trace: Some("s".repeat(60 << 10).into()),
-                logged_at: site.now(),
-                duration_us: None,
-                correlation_id: None,
-                trace_id: None,
-                span_id: None,
+                ..log_rows::row(site, "p", &n.to_string())
             })
             .collect();
         site.store.logs().unwrap().write(&rows).unwrap();

@@ -9,21 +9,7 @@ use crate::harness::PATIENCE;
 
 /// A line that is said now.
 pub(super) fn row(site: &Site, name: &str, message: &str) -> LogRow {
-    LogRow {
-        tenant: acme(),
-        process: process(name),
-        level: Level::Info,
-        message: message.into(),
-        event_type: None,
-        component: None,
-        details: None,
-        stack_trace: None,
-        logged_at: site.now(),
-        duration_us: None,
-        correlation_id: None,
-        trace_id: None,
-        span_id: None,
-    }
+    LogRow::plain(acme(), process(name), Level::Info, message, site.now())
 }
 
 fn list(site: &mut Site, name: &str, filter: &LogFilter, limit: usize) -> Vec<StoredLog> {

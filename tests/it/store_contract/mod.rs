@@ -22,22 +22,19 @@ mod visibility;
 
 mod places;
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use sentinel::component::{Component, Stop};
-use sentinel::domain::apply::{self, Change, Item};
-use sentinel::domain::event::{Envelope, IdOrigin, PayloadHash, Receipt, TraceContext, Verdict};
-use sentinel::domain::ids::{
-    EventId, EventType, IdempotencyKey, ProcessId, Source, StreamKey, TenantId,
-};
-use sentinel::domain::process::{Policy, State};
+use sentinel::domain::apply::Change;
+use sentinel::domain::event::{Envelope, IdOrigin, Receipt, Verdict};
+use sentinel::domain::ids::{EventId, IdempotencyKey, ProcessId, StreamKey, TenantId};
 use sentinel::domain::time::Timestamp;
 use sentinel::store::{
     Claim, Cursor, IntakeSession, ListenerSession, Message, Page, Paged, ProcessView, Reader, Store,
 };
 
 use self::places::{BACKENDS, Backend, Differs, Place};
+use crate::by_hand::{self, POLICY, decide};
 use crate::harness::{HandClock, stop};
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -46,8 +43,6 @@ const SECOND: Duration = Duration::from_secs(1);
 
 /// How long keys and ids are remembered in these tests.
 const WINDOW: Duration = Duration::from_secs(168 * 3600);
-
-const POLICY: Policy = Policy { timeout: HOUR, heartbeat_interval: Duration::from_secs(30) };
 
 /// Holds `clause` against each backend that there is here.
 fn each(clause: impl Fn(&mut Site)) {
@@ -165,23 +160,10 @@ impl Site {
     /// An event of `stream` with an id that we gave it, and a hash of its own.
     fn envelope(&mut self, stream: &str, event_type: &str, payload: &str) -> Envelope {
         self.ids += 1;
-        let mut hash = [0; 32];
-        hash[..8].copy_from_slice(&self.ids.to_be_bytes());
-        Envelope {
-            tenant: acme(),
-            // Events of one instant sort by their ids, so these sort as they were made.
-            event_id: EventId::parse(&format!("e{:06}", self.ids)).expect("an id"),
-            id_origin: IdOrigin::Door,
-            source: Source::parse("orders-api").expect("a source"),
-            event_type: EventType::parse(event_type).expect("a type"),
-            stream: key(stream),
-            occurred_at: None,
-            schema_version: 1,
-            payload: payload.into(),
-            key: None,
-            hash: PayloadHash(hash),
-            trace: TraceContext { trace_id: [7; 16], parent_id: [3; 8], sampled: true },
-        }
+        // Events of one instant sort by their ids, so these sort as they were made.
+        let id = EventId::parse(&format!("e{:06}", self.ids)).expect("an id");
+        let envelope = by_hand::envelope(&acme(), id, stream, event_type, payload, self.ids.into());
+        Envelope { id_origin: IdOrigin::Door, ..envelope }
     }
 
     fn accept(&mut self, batch: Vec<Envelope>) -> Vec<Verdict> {
@@ -240,35 +222,9 @@ impl Site {
     }
 }
 
-/// What a claim changes, by the rules of the domain and the states of the store.
-fn decide(session: &mut dyn ListenerSession, claim: &Claim, now: Timestamp) -> Change {
-    let items: Vec<Item<'_>> = claim
-        .messages
-        .iter()
-        .map(|message| match message {
-            Message::Event(event) => Item::Event(event),
-            Message::Undecodable { position, bytes, problem } => {
-                Item::Undecodable { position: *position, bytes, problem }
-            }
-        })
-        .collect();
-    let touched = apply::touched(&items);
-    let states = session.load(&touched).expect("states are loaded");
-    let loaded: BTreeMap<_, State> = touched
-        .into_iter()
-        .zip(states)
-        .filter_map(|(process, state)| Some((process, state?)))
-        .collect();
-    apply::decide(&items, loaded, &POLICY, now, &State::merge)
-}
-
 /// The positions of a claim.
 fn positions(claim: &Claim) -> Vec<i64> {
-    let position = |message: &Message| match message {
-        Message::Event(event) => event.position,
-        Message::Undecodable { position, .. } => *position,
-    };
-    claim.messages.iter().map(position).collect()
+    claim.messages.iter().map(Message::position).collect()
 }
 
 /// A whole listing, page by page; `between` happens after each page.

@@ -10,8 +10,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::reference::rank_of;
 use super::mark::{self, Mark};
-use super::{Policy, Row, RunRow, State};
+use super::{Outcome, Policy, Row, RunRow, State};
 use crate::domain::apply::{Change, Item, decide};
 use crate::domain::event::{Accepted, Envelope, IdOrigin, PayloadHash, TraceContext, ordered_at};
 use crate::domain::ids::{EventId, EventType, ProcessId, Source, StreamKey, TenantId};
@@ -69,6 +70,18 @@ impl Draft {
 
     pub(super) fn tagged(self, run: &str) -> Self {
         self.with("run_id", run)
+    }
+
+    /// An expiry, for the silence since `judged`.
+    pub(super) fn judging(self, judged: &Self) -> Self {
+        let event = judged.event();
+        let key = serde_json::json!({
+            "at_us": event.ordered_at.micros(),
+            "rank": rank_of(judged.kind).number(),
+            "source": event.envelope.source,
+            "event_id": event.envelope.event_id,
+        });
+        self.with("judged", key).with("last_life_at", event.received_at.to_string())
     }
 
     pub(super) fn event(&self) -> Accepted {
@@ -135,4 +148,12 @@ pub(super) fn apply(state: Option<State>, events: &[Arc<Accepted>]) -> Change {
     let loaded: BTreeMap<_, _> =
         state.into_iter().map(|state| ((tenant(), process()), state)).collect();
     decide(&items, loaded, &POLICY, at(0), &State::merge)
+}
+
+#[test]
+fn an_outcome_comes_back_from_its_word() {
+    for outcome in Outcome::ALL {
+        assert_eq!(Outcome::parse(outcome.as_str()), Some(outcome));
+    }
+    assert_eq!(Outcome::parse("odd"), None);
 }

@@ -9,7 +9,7 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, TestRunner};
 
 use super::super::{RunRow, State};
-use super::reference::{self, rank_of};
+use super::reference;
 use super::{Draft, apply, draft, row_of};
 use crate::domain::event::Accepted;
 use crate::domain::ids::EventId;
@@ -119,17 +119,7 @@ fn drafts(grains: &[Grain]) -> Vec<Draft> {
                 let Some(judged) = drafts.get(usize::from(detail) % drafts.len().max(1)) else {
                     continue;
                 };
-                let event = judged.event();
-                made.with(
-                    "judged",
-                    serde_json::json!({
-                        "at_us": event.ordered_at.micros(),
-                        "rank": rank_of(judged.kind).number(),
-                        "source": event.envelope.source,
-                        "event_id": event.envelope.event_id,
-                    }),
-                )
-                .with("last_life_at", event.received_at.to_string())
+                made.judging(judged)
             }
             _ => made,
         };
@@ -253,18 +243,7 @@ fn long_life(dice: &mut Dice, length: i64) -> Vec<Draft> {
             }
             "expired" => {
                 let Some(judged) = life.last() else { continue };
-                let event = judged.event();
-                made = draft(kind, &id, sent)
-                    .with(
-                        "judged",
-                        serde_json::json!({
-                            "at_us": event.ordered_at.micros(),
-                            "rank": rank_of(judged.kind).number(),
-                            "source": event.envelope.source,
-                            "event_id": event.envelope.event_id,
-                        }),
-                    )
-                    .with("last_life_at", event.received_at.to_string());
+                made = draft(kind, &id, sent).judging(judged);
             }
             _ => {}
         }

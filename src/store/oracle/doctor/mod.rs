@@ -16,9 +16,9 @@ mod work;
 use oracle::{Connection, Row};
 
 use super::bind::{self, Bind};
-use super::session::{self, Database};
+use super::database::{self, Database};
 use super::sql::text;
-use super::{Settings, errors};
+use super::{Settings, errors, facts};
 use crate::domain::time::Timestamp;
 use crate::store::doctor::{Check, Finding};
 
@@ -28,7 +28,7 @@ const CLIENT: Check = Check::new("client", "without Oracle's client library ther
 pub fn examine(settings: &Settings) -> Vec<Finding> {
     let mut findings = vec![place::descriptor(&settings.address)];
     findings.extend(wallet::examine(&settings.address, (settings.clock)()));
-    match session::load_client(&settings.address) {
+    match database::load_client(&settings.address) {
         Ok(version) => findings.push(CLIENT.ok(format!("version {version}"))),
         Err(error) => {
             let cause = std::error::Error::source(&error).map(ToString::to_string);
@@ -41,7 +41,7 @@ pub fn examine(settings: &Settings) -> Vec<Finding> {
     }
     let schema = settings.schema.clone();
     let database = Database::new(settings.address.clone(), settings.care.clone(), schema);
-    let connection = match session::open(&database, "doctor") {
+    let connection = match database::open(&database, "doctor") {
         Ok(connection) => connection,
         Err(error) => {
             findings.push(place::judge_refusal(&settings.address, &error));
@@ -119,7 +119,7 @@ impl Look<'_> {
 
     /// The clock of the database.
     fn now(&self) -> Timestamp {
-        session::database_time(self.connection).unwrap_or_else(|_| (self.settings.clock)())
+        facts::now(self.connection).unwrap_or_else(|_| (self.settings.clock)())
     }
 }
 

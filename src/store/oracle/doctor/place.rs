@@ -10,7 +10,7 @@ use super::super::address::{self, Address, Credentials};
 use super::super::errors::{self, Class};
 use super::super::health::Health;
 use super::super::sql::{statement, text};
-use super::super::{bind, keeper, session};
+use super::super::{bind, facts, misfits};
 use super::{Look, SERVICE, unseen};
 use crate::store::doctor::{Check, Finding};
 
@@ -95,12 +95,12 @@ pub(super) fn examine(
         Err(error) => findings.push(unseen(SESSION, &error.to_string())),
     }
     findings.push(process(look));
-    findings.push(match session::unfit(look.connection) {
+    findings.push(match misfits::of_database(look.connection) {
         Ok(problems) => judge_character_set(problems.first()),
         Err(error) => unseen(CHARACTER_SET, &error.to_string()),
     });
     let health = Arc::new(Health::new(Arc::clone(&look.settings.clock)));
-    findings.push(match keeper::compare_clocks(look.connection, &health) {
+    findings.push(match facts::compare_clocks(look.connection, &health) {
         Ok(()) => judge_clock(health.offset_us()),
         Err(error) => unseen(CLOCK, &error.to_string()),
     });

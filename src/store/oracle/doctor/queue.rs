@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::super::bind::{self, Bind};
 use super::super::health::QueueState;
 use super::super::sql::statement;
-use super::super::{errors, keeper};
+use super::super::{errors, facts};
 use super::Look;
 use crate::domain::time::Timestamp;
 use crate::store::doctor::{Check, Finding};
@@ -48,7 +48,7 @@ const AIR: u64 = 10;
 
 pub(super) fn examine(look: &Look<'_>) -> Vec<Finding> {
     let now = look.now();
-    let queues = match keeper::queues(look.connection) {
+    let queues = match facts::queues(look.connection) {
         Ok(queues) => queues,
         Err(error) => {
             let words = errors::clean(&error.to_string());
@@ -65,7 +65,7 @@ pub(super) fn examine(look: &Look<'_>) -> Vec<Finding> {
     let mut messages = 0;
     for queue in &queues {
         messages += queue.ready + queue.waiting + queue.expired;
-        if keeper::is_exception_queue(&queue.name) {
+        if facts::is_exception_queue(&queue.name) {
             findings.push(judge_exceptions(queue, &look.owner));
         } else {
             findings.push(judge_queue(queue, &look.owner));

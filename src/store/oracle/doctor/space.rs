@@ -1,7 +1,7 @@
 //! Room for what comes: partitions, tablespaces and quotas. This module judges how far they reach.
 
 use super::super::bind::{self, Bind};
-use super::super::keeper;
+use super::super::facts;
 use super::super::sql::statement;
 use super::{Look, unseen};
 use crate::domain::time::Timestamp;
@@ -40,7 +40,7 @@ struct Partitioned {
 }
 
 fn partitions(look: &Look<'_>) -> Finding {
-    let wanted = match keeper::setting(look.connection, "partitioning") {
+    let wanted = match facts::setting(look.connection, "partitioning") {
         Ok(wanted) => wanted.as_deref() == Some("ON"),
         Err(error) => return unseen(PARTITIONS, &error.to_string()),
     };

@@ -3,12 +3,11 @@
 use oracle::Row as Found;
 
 use super::super::bind::{self, Bind};
-use super::super::cursor;
 use super::super::sql::{statement, text};
 use super::Reader;
 use crate::domain::dead_letter::{DeadLetter, Reason};
 use crate::domain::ids::TenantId;
-use crate::store::{DeadLetterFilter, Page, Paged, Result};
+use crate::store::{DeadLetterFilter, Page, Paged, Result, cursor};
 
 /// The kind of a cursor of this listing.
 const DEAD_LETTERS: u8 = b'D';

@@ -5,12 +5,12 @@ use oracle::{Connection, Row as Found};
 
 use super::super::bind::{self, Bind};
 use super::super::sql::{statement, text};
-use super::super::{cursor, message, projection};
+use super::super::{message, projection};
 use super::{Reader, foreign};
 use crate::domain::event::{Accepted, Envelope, IdOrigin, PayloadHash, TraceContext};
 use crate::domain::ids::{EventId, EventType, IdempotencyKey, Source, StreamKey, TenantId};
 use crate::domain::time::Timestamp;
-use crate::store::{EventFilter, Page, Paged, Result, StoredEvent};
+use crate::store::{EventFilter, Page, Paged, Result, StoredEvent, cursor};
 
 /// The kind of a cursor of the listing by time.
 const EVENTS: u8 = b'E';

@@ -12,7 +12,7 @@ use oracle::Connection;
 
 use super::health::Health;
 use super::session::Session;
-use super::{keeper, logs};
+use super::{facts, logs};
 use crate::domain::dead_letter::DeadLetter;
 use crate::domain::ids::{EventId, ProcessId, StreamKey, TenantId};
 use crate::domain::process::{Policy, RunRow};
@@ -163,7 +163,7 @@ impl store::Reader for Reader {
 
     fn ping(&mut self) -> Result<()> {
         let health = Arc::clone(&self.health);
-        self.session.ask("ping", move |connection| keeper::compare_clocks(connection, &health))
+        self.session.ask("ping", move |connection| facts::compare_clocks(connection, &health))
     }
 }
 

@@ -7,12 +7,12 @@ use oracle::Row as Found;
 
 use super::super::bind::{self, Bind};
 use super::super::sql::{self, statement, text};
-use super::super::{cursor, projection, state};
+use super::super::{projection, state};
 use super::{Reader, foreign};
 use crate::domain::ids::{EventId, ProcessId, TenantId};
-use crate::domain::process::{Policy, Row, RunRow, State, Status};
+use crate::domain::process::{Outcome, Policy, Row, RunRow, State, Status};
 use crate::domain::time::Timestamp;
-use crate::store::{Page, Paged, ProcessFilter, ProcessView, Result};
+use crate::store::{Page, Paged, ProcessFilter, ProcessView, Result, cursor};
 
 /// The kind of a cursor of the process listing.
 const PROCESSES: u8 = b'P';
@@ -137,7 +137,7 @@ fn run(row: &Found) -> oracle::Result<(Timestamp, String, RunRow)> {
             run_id: None,
             started_at: bind::optional_time(row, "started_at")?,
             ended_at: bind::optional_time(row, "ended_at")?,
-            outcome: outcome.as_deref().and_then(projection::outcome),
+            outcome: outcome.as_deref().and_then(Outcome::parse),
             duration_ms: bind::optional_count(row, "duration_ms")?,
             error_code: bind::optional_text(row, "error_code")?,
             error_message: bind::optional_text(row, "error_message")?,

@@ -4,14 +4,14 @@
 use std::time::Duration;
 
 use super::super::bind::{self, Bind};
+use super::super::facts;
 use super::super::health::QueueState;
 use super::super::sql::{statement, text};
-use super::super::{cursor, keeper};
 use super::events::{event_of, event_page};
 use super::{Reader, foreign};
 use crate::domain::ids::{EventType, StreamKey, TenantId};
 use crate::domain::time::Timestamp;
-use crate::store::{Page, Result, StoredEvent, StreamState};
+use crate::store::{Page, Result, StoredEvent, StreamState, cursor};
 
 /// The queue tells times to the second.
 const QUEUE_CLOCK_GRAIN: Duration = Duration::from_secs(1);
@@ -91,7 +91,7 @@ impl Reader {
         if has_gap {
             let (again, tombstones, first_kept, queue) = self.ask(CALL, tenant, |connection| {
                 // The queue first: what it does not hold any more by now shows in everything that is read after it.
-                let queue: Option<QueueState> = keeper::main_queue(connection)?;
+                let queue: Option<QueueState> = facts::main_queue(connection)?;
                 let (again, _) = event_page(connection, &ask, &binds, limit)?;
                 let mut within = names.to_vec();
                 within.extend([Bind::count(after), Bind::count(last)]);

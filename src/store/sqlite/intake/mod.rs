@@ -111,7 +111,7 @@ impl Intake {
             && self.overlay.has_room()
         {
             let messages = replay.reader.read_after(replay.done_to, REPLAY_ROWS)?;
-            let next = messages.first().map_or_else(|| self.log.last() + 1, position);
+            let next = messages.first().map_or_else(|| self.log.last() + 1, Message::position);
             if next > replay.done_to + 1 {
                 // While there was no room, rows were applied and trimmed that were never seen here. Everything up to
                 // them is in the projection, so that is where to begin again.
@@ -281,13 +281,6 @@ impl IntakeSession for Intake {
             }
         }
         outcome
-    }
-}
-
-fn position(message: &Message) -> i64 {
-    match message {
-        Message::Event(event) => event.position,
-        Message::Undecodable { position, .. } => *position,
     }
 }
 

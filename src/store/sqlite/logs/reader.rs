@@ -294,21 +294,13 @@ impl Line {
         let level: Level = level_of(self.level).ok_or_else(|| StoreError::Corrupt {
             what: format!("log row {log_id} has level {}", self.level),
         })?;
-        let mut row = LogRow {
-            tenant: tenant.clone(),
-            process: process.clone(),
+        let mut row = LogRow::plain(
+            tenant.clone(),
+            process.clone(),
             level,
-            message: self.message.into_boxed_str(),
-            event_type: None,
-            component: None,
-            details: None,
-            stack_trace: None,
-            logged_at: self.place.logged_at,
-            duration_us: None,
-            correlation_id: None,
-            trace_id: None,
-            span_id: None,
-        };
+            self.message,
+            self.place.logged_at,
+        );
         if let Some(column) = &self.extra {
             extra::decode(column, &mut row).map_err(|error| StoreError::Corrupt {
                 what: format!("log row {log_id} has unreadable fields: {error}"),

@@ -73,21 +73,8 @@ fn noon() -> Timestamp {
 }
 
 fn line(process: &str, logged_at: Timestamp, message: &str) -> LogRow {
-    LogRow {
-        tenant: tenant(),
-        process: ProcessId::parse(process).unwrap(),
-        level: Level::Info,
-        message: message.into(),
-        event_type: None,
-        component: None,
-        details: None,
-        stack_trace: None,
-        logged_at,
-        duration_us: None,
-        correlation_id: None,
-        trace_id: None,
-        span_id: None,
-    }
+    let process = ProcessId::parse(process).unwrap();
+    LogRow::plain(tenant(), process, Level::Info, message, logged_at)
 }
 
 fn secs(count: u64) -> Duration {

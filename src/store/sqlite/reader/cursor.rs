@@ -1,69 +1,40 @@
-//! A place in a listing. This module writes it as opaque text and checks what comes back.
-//!
-//! A cursor names the last row that was shown, never an offset, so rows that come or go between two pages make
-//! nothing repeat or vanish. It begins with a letter for the kind of listing: one of another kind is refused.
+//! A place in a listing of the embedded store, whose keys are numbers alone. This module adds what only its listings
+//! need: a bound on the rows that a filter looks at.
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use crate::store::cursor;
+use crate::store::{Cursor, Page, Result};
 
-use crate::store::{Cursor, Page, Result, StoreError};
-
-/// Rows of one page at most, whatever is asked: a page is built in memory.
-const PAGE_ROWS_MAX: usize = 1000;
-
-/// A page ends with the row that brings its payloads to this: a thousand events may have a megabyte each. Its cursor
-/// goes on from there.
-pub(super) const PAGE_BYTES_MAX: usize = 1024 * 1024;
+pub(super) use crate::store::cursor::{PAGE_BYTES_MAX, limit};
 
 /// Rows that a page looks at, at most, to find those that pass a filter. Then it ends early and its cursor goes on
 /// from there, so that a filter that nothing passes cannot hold a reader for seconds.
 pub(super) const ROWS_LOOKED_AT_MAX: usize = 50_000;
 
-/// How many rows a page may have.
-pub(super) fn limit(page: &Page) -> usize {
-    page.limit.clamp(1, PAGE_ROWS_MAX)
-}
-
 /// Writes the key of the last row shown.
 pub(super) fn write<const N: usize>(kind: u8, key: [i64; N]) -> Cursor {
-    let mut bytes = vec![kind];
-    for part in key {
-        bytes.extend_from_slice(&part.to_be_bytes());
-    }
-    Cursor(URL_SAFE_NO_PAD.encode(bytes))
+    cursor::write(kind, key, "")
 }
 
 /// Reads the key back.
 ///
 /// # Errors
-/// [`StoreError::Refused`] when the page's cursor is none of this listing: the caller's fault, a 400.
+/// [`StoreError::Refused`](crate::store::StoreError::Refused) when the page's cursor is none of this listing: the
+/// caller's fault, a 400.
 pub(super) fn read<const N: usize>(
     call: &'static str,
     kind: u8,
     page: &Page,
 ) -> Result<Option<[i64; N]>> {
-    let Some(Cursor(text)) = &page.after else { return Ok(None) };
-    let parse = || {
-        let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
-        let (&found, rest) = bytes.split_first()?;
-        if found != kind || rest.len() != N * 8 {
-            return None;
-        }
-        let mut key = [0; N];
-        for (part, bytes) in key.iter_mut().zip(rest.chunks_exact(8)) {
-            *part = i64::from_be_bytes(bytes.try_into().ok()?);
-        }
-        Some(key)
-    };
-    match parse() {
-        Some(key) => Ok(Some(key)),
-        None => Err(StoreError::Refused { call, source: "not a cursor of this listing".into() }),
+    match cursor::read(call, kind, page)? {
+        Some((_, text)) if !text.is_empty() => Err(cursor::refused(call)),
+        found => Ok(found.map(|(key, _)| key)),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::StoreError;
 
     #[test]
     fn a_cursor_comes_back_as_it_went_out_and_another_is_refused() {

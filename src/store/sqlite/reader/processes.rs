@@ -10,13 +10,13 @@ use rusqlite::{OptionalExtension, Row, params};
 
 use super::super::connection::classify;
 use super::super::names::unreadable;
-use super::super::processes::{outcome, version};
+use super::super::processes::version;
 use super::super::streams::unsigned;
 use super::cursor::{self, ROWS_LOOKED_AT_MAX};
 use super::{Reader, state_of};
 use crate::domain::event::Accepted;
 use crate::domain::ids::{EventId, ProcessId, TenantId};
-use crate::domain::process::{RunRow, State, Status, mark};
+use crate::domain::process::{Outcome, RunRow, State, Status, mark};
 use crate::domain::time::Timestamp;
 use crate::store::{Page, Paged, ProcessFilter, ProcessView, Result};
 
@@ -251,7 +251,7 @@ fn run(row: &Row<'_>) -> rusqlite::Result<RunRow> {
         run_id,
         started_at: row.get::<_, Option<i64>>(3)?.map(Timestamp::from_micros),
         ended_at: row.get::<_, Option<i64>>(4)?.map(Timestamp::from_micros),
-        outcome: row.get::<_, Option<String>>(5)?.and_then(|word| outcome(&word)),
+        outcome: row.get::<_, Option<String>>(5)?.and_then(|word| Outcome::parse(&word)),
         duration_ms: row.get::<_, Option<i64>>(6)?.map(unsigned),
         error_code: row.get(7)?,
         error_message: row.get(8)?,

@@ -147,21 +147,8 @@ fn a_log_row_is_seen_as_a_sign_of_life_and_puts_the_deadline_off() {
     let mut site = Site::new();
     site.post("a", "process.started", "{}");
     site.apply(10);
-    let row = LogRow {
-        tenant: acme(),
-        process: ProcessId::parse("a").unwrap(),
-        level: Level::Info,
-        message: "still here".into(),
-        event_type: None,
-        component: None,
-        details: None,
-        stack_trace: None,
-        logged_at: site.now(),
-        duration_us: None,
-        correlation_id: None,
-        trace_id: None,
-        span_id: None,
-    };
+    let process = ProcessId::parse("a").unwrap();
+    let row = LogRow::plain(acme(), process, Level::Info, "still here", site.now());
     site.store.logs().unwrap().write(&[row]).unwrap();
     site.wait(2 * HOUR);
     let mut keeper = site.store.keeper().unwrap();

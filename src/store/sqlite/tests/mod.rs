@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::component::{Component, Stop};
-use crate::domain::event::{Envelope, IdOrigin, PayloadHash, TraceContext, Verdict};
+use crate::domain::event::{Envelope, PayloadHash, Verdict};
 use crate::domain::ids::{EventId, EventType, ProcessId, Source, StreamKey, TenantId};
 use crate::store::Page;
 
@@ -77,18 +77,9 @@ impl Site {
     fn event(&mut self, stream: &str, event_type: &str, payload: &str) -> Envelope {
         self.ids += 1;
         Envelope {
-            tenant: TenantId::parse("acme").unwrap(),
-            event_id: EventId::parse(&format!("e{}", self.ids)).unwrap(),
-            id_origin: IdOrigin::Caller,
-            source: Source::parse("orders-api").unwrap(),
-            event_type: EventType::parse(event_type).unwrap(),
-            stream: StreamKey::parse(stream).unwrap(),
-            occurred_at: None,
-            schema_version: 1,
             payload: payload.into(),
-            key: None,
             hash: PayloadHash([u8::try_from(self.ids % 251).unwrap(); 32]),
-            trace: TraceContext { trace_id: [7; 16], parent_id: [3; 8], sampled: true },
+            ..Envelope::sample(&format!("e{}", self.ids), stream, event_type)
         }
     }
 

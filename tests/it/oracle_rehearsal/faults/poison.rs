@@ -1,77 +1,21 @@
 //! What makes its reader stumble goes aside, whole, and nobody else is hurt by it.
 
-use std::collections::BTreeMap;
-use std::time::Duration;
-
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use sentinel::domain::apply::{self, Item};
-use sentinel::domain::process::mark::Mark;
-use sentinel::domain::process::{Policy, RunRow, State};
 use sentinel::service::{Parts, wall_clock};
-use sentinel::store::Message;
 use serde_json::json;
 
 use super::{Site, applied_once, post_lines};
-use crate::harness::{Client, eventually, stop};
-
-const POLICY: Policy =
-    Policy { timeout: Duration::from_secs(3600), heartbeat_interval: Duration::from_secs(30) };
+use crate::harness::{Client, eventually};
+use crate::promises::poison as promises;
 
 #[test]
 fn a_panic_while_applying_is_one_dead_letter_and_no_restart() {
     let Some(site) = Site::start() else { return };
-    // The listener is driven by hand, so that its merge can be made to panic on one event.
     let parts = Parts { listener: false, ..Parts::ALL };
     let service = site.in_process(wall_clock(), parts, &[]);
     let mut client = site.client_at(service.service.api_address(), "demo");
-    for (verb, id) in [("start", "good-1"), ("progress", "poison"), ("heartbeat", "good-2")] {
-        let body = json!({"event_id": id, "process_id": "p"}).to_string();
-        client.request("POST", &format!("/internal/{verb}"), &[], body.as_bytes()).expect(202);
-    }
-    let merge = |state: &mut State, mark: Mark| -> Vec<RunRow> {
-        assert!(mark.key.event_id.as_str() != "poison", "on purpose");
-        state.merge(mark)
-    };
-    let store = service.service.store();
-    let mut session = store.listener().expect("a session");
-    let (stop, _idle) = stop();
-    let claim = session.claim(100, Duration::ZERO, &stop).expect("messages");
-    let items: Vec<Item<'_>> = claim
-        .messages
-        .iter()
-        .map(|message| match message {
-            Message::Event(event) => Item::Event(event),
-            Message::Undecodable { problem, .. } => panic!("everything can be read: {problem}"),
-        })
-        .collect();
-    assert_eq!(items.len(), 3);
-    let touched = apply::touched(&items);
-    let states = session.load(&touched).expect("rows");
-    let loaded: BTreeMap<_, State> =
-        touched.into_iter().zip(states).filter_map(|(name, state)| Some((name, state?))).collect();
-    let change = apply::decide(&items, loaded, &POLICY, store.now(), &merge);
-    session.settle(claim, change, store.now()).expect("settled");
-    drop(session);
-
-    let letters = client.get("/v1/dead-letters").expect(200).json();
-    let letters = letters["dead_letters"].as_array().expect("letters").clone();
-    assert_eq!(letters.len(), 1, "{letters:?}");
-    assert_eq!(
-        (&letters[0]["reason"], &letters[0]["eventId"]),
-        (&json!("panic"), &json!("poison"))
-    );
-    let whole = client.get(&format!("/v1/dead-letters/{}", letters[0]["id"])).expect(200).json();
-    assert_eq!(whole["event"]["envelope"]["event_id"], "poison", "it is kept whole: {whole}");
-    assert_eq!(client.get("/status/p").expect(200).json()["status"], "RUNNING");
-    let events = client.get("/v1/streams/p/events").expect(200).json();
-    let numbers: Vec<u64> = events["events"]
-        .as_array()
-        .expect("events")
-        .iter()
-        .map(|event| event["streamSeq"].as_u64().expect("a number"))
-        .collect();
-    assert_eq!(numbers, [1, 3], "the number of the poison is a tombstone and no gap");
+    promises::a_panic_while_applying_is_one_dead_letter_and_no_restart(&service, &mut client);
     service.stop();
 }
 

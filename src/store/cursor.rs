@@ -6,7 +6,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use crate::store::{Cursor, Page, Result, StoreError};
+use super::{Cursor, Page, Result, StoreError};
 
 /// Rows of one page at most, whatever is asked: a page is built in memory.
 const PAGE_ROWS_MAX: usize = 1000;
@@ -52,10 +52,12 @@ pub(super) fn read<const N: usize>(
         }
         Some((key, std::str::from_utf8(text).ok()?.to_string()))
     };
-    match parse() {
-        Some(key) => Ok(Some(key)),
-        None => Err(StoreError::Refused { call, source: "not a cursor of this listing".into() }),
-    }
+    parse().map(Some).ok_or_else(|| refused(call))
+}
+
+/// The cursor is none of this listing.
+pub(super) fn refused(call: &'static str) -> StoreError {
+    StoreError::Refused { call, source: "not a cursor of this listing".into() }
 }
 
 #[cfg(test)]
