@@ -6,9 +6,8 @@ use std::collections::BTreeSet;
 use oracle::Connection;
 
 use super::bind::{self, Bind};
-use super::errors;
 use super::sql::{statement, text};
-use super::{logs, state};
+use super::{errors, logs, state};
 use crate::domain::ids::{ProcessId, TenantId};
 use crate::domain::time::Timestamp;
 use crate::store::{Overdue, Result, StoreError};
