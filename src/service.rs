@@ -129,8 +129,10 @@ impl Service {
                 .with_context(|| bind_advice(config))?;
         let identities = secure(&mut front, config)?;
 
-        let (postings, posted) = channel::bounded(config.queue_capacity);
-        let (log_postings, log_posted) = channel::bounded(config.queue_capacity);
+        // One tenant gets half of it at most (`room.rs`).
+        let queue_capacity = config.queue_capacity * 2;
+        let (postings, posted) = channel::bounded(queue_capacity);
+        let (log_postings, log_posted) = channel::bounded(queue_capacity);
         let (tracer, spans) = tracing(config, &clock, &metrics)?.unzip();
         let draining = Arc::new(AtomicBool::new(false));
         let threads = Arc::new(Threads::default());
@@ -138,9 +140,9 @@ impl Service {
             store: Arc::clone(&store),
             authenticator,
             postings: postings.clone(),
-            event_rooms: Rooms::new(config.queue_capacity),
+            event_rooms: Rooms::new(queue_capacity),
             log_postings,
-            log_rooms: Rooms::new(config.queue_capacity),
+            log_rooms: Rooms::new(queue_capacity),
             payload_rooms: Rooms::new(config.inflight_bytes_max),
             live: Arc::new(Hub::default()),
             metrics: Arc::clone(&metrics),

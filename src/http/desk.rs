@@ -14,7 +14,7 @@ use super::reply::Facts;
 use super::worker::{Job, Work};
 use super::{App, Head, Peer, Port, Request};
 use crate::mailbox::Address;
-use crate::room::Rooms;
+use crate::room::{Account, Rooms};
 
 /// What a loop needs to answer, whichever the connection.
 pub(super) struct Office<A: App> {
@@ -125,6 +125,10 @@ where
 
     fn bodies(&self) -> &Arc<Rooms> {
         &self.office.bodies
+    }
+
+    fn account<'a>(&'a self, admitted: &'a A::Admitted) -> Option<&'a Arc<Account>> {
+        A::account(admitted)
     }
 
     fn buffer(&mut self) -> Vec<u8> {

@@ -136,6 +136,11 @@ impl FrontHandle {
         self.gate.bodies().taken()
     }
 
+    /// Bodies that found no room because their tenant had its share.
+    pub fn bodies_held_back(&self) -> u64 {
+        self.gate.bodies().held_back()
+    }
+
     /// Connections that were turned away for lack of room.
     pub fn turned_away(&self) -> u64 {
         self.gate.turned_away()

@@ -5,17 +5,20 @@ use std::any::Any;
 use std::borrow::Cow;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bumpalo::Bump;
 use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
 use sentinel::component::{Component, End};
+use sentinel::domain::ids::TenantId;
 use sentinel::http::front::{Front, FrontHandle};
 use sentinel::http::limits::Limits;
 use sentinel::http::{
     Admission, App, Handled, Head, Method, Place, Reply, Request, ReturnAddress, worker,
 };
 use sentinel::mailbox::{Answer, ReplyTo};
+use sentinel::room::Account;
 
 use crate::harness::eventually;
 
@@ -31,6 +34,8 @@ struct Toy {
     /// Requests to `/hold` on a worker: announced, then held until released.
     holding: Sender<()>,
     release: Receiver<()>,
+    /// Everybody asks for the same tenant.
+    account: Arc<Account>,
 }
 
 fn text<'a>(status: u16, body: impl Into<Vec<u8>>) -> Reply<'a> {
@@ -39,23 +44,28 @@ fn text<'a>(status: u16, body: impl Into<Vec<u8>>) -> Reply<'a> {
 }
 
 impl App for Toy {
-    type Admitted = ();
+    type Admitted = Arc<Account>;
     type Stream = usize;
 
-    fn admit<'a>(&mut self, _: &'a Bump, head: &Head<'_>) -> Admission<'a, ()> {
+    fn admit<'a>(&mut self, _: &'a Bump, head: &Head<'_>) -> Admission<'a, Arc<Account>> {
         if head.path == "/forbidden" {
             return Admission::Refuse(text(403, "forbidden"));
         }
         let on_worker = head.path.starts_with("/work") || head.path == "/hold";
         let place = if on_worker { Place::Worker } else { Place::Loop };
-        Admission::Read { admitted: (), place, body_bytes_max: BODY_BYTES_MAX, known: true }
+        let admitted = Arc::clone(&self.account);
+        Admission::Read { admitted, place, body_bytes_max: BODY_BYTES_MAX }
+    }
+
+    fn account(account: &Arc<Account>) -> Option<&Arc<Account>> {
+        Some(account)
     }
 
     fn handle<'a>(
         &mut self,
         arena: &'a Bump,
         request: &Request<'_>,
-        (): (),
+        _: Arc<Account>,
         back: &dyn ReturnAddress,
     ) -> Handled<'a, usize> {
         let head = &request.head;
@@ -145,10 +155,13 @@ impl Server {
         let (holding, held) = unbounded();
         let (release, released) = unbounded();
         let (jobs_in, jobs) = bounded(jobs_max);
+        let tenant = TenantId::parse("t").expect("a valid tenant");
+        let account = Arc::new(Account::new(tenant));
         let toy = || Toy {
             waiting: waiting_in.clone(),
             holding: holding.clone(),
             release: released.clone(),
+            account: Arc::clone(&account),
         };
         let start_worker = |n| worker::start(n, toy(), jobs.clone(), ended.clone()).unwrap();
         let workers = (0..2).map(start_worker).collect();
@@ -438,7 +451,7 @@ fn a_port_that_is_taken_is_never_shared_with_a_stranger() {
 
 #[test]
 fn a_body_that_waits_for_its_worker_holds_its_room_whatever_becomes_of_its_sender() {
-    let server = Server::start(1, Limits { bodies_bytes_max: 100_000, ..Limits::default() });
+    let server = Server::start(1, Limits { bodies_bytes_max: 200_000, ..Limits::default() });
     let hold = |bytes: usize| {
         let mut peer = server.peer();
         peer.send(format!("POST /hold HTTP/1.1\r\nHost: a\r\nContent-Length: {bytes}\r\n\r\n"));
