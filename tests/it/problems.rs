@@ -106,7 +106,7 @@ fn every_problem_has_its_status_and_explains_itself() {
         ),
     );
     // What was answered last gives its room back a moment later.
-    let room = eventually("there is room", || service.service.shared().event_rooms.take(100).ok());
+    let room = eventually("there is room", || service.service.shared().event_rooms.take(200).ok());
     let full = client.event("k7", &event(7));
     assert!(full.header("retry-after").is_some());
     meet(Kind::Unavailable, full);
