@@ -55,12 +55,21 @@ impl Pool {
 #[derive(Debug)]
 pub struct Account {
     tenant: TenantId,
+    /// No other account has had it since the start.
+    number: u64,
     held: [AtomicUsize; Pool::ALL.len()],
 }
 
 impl Account {
     pub fn new(tenant: TenantId) -> Self {
-        Self { tenant, held: Default::default() }
+        static NUMBERS: AtomicU64 = AtomicU64::new(1);
+        let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
+        Self { tenant, number, held: Default::default() }
+    }
+
+    /// A number of its own, never 0.
+    pub fn number(&self) -> u64 {
+        self.number
     }
 
     pub fn tenant(&self) -> &TenantId {

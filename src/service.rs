@@ -24,7 +24,7 @@ use crate::http::Port;
 use crate::http::auth::{self, Authenticator, Refresher};
 use crate::http::front::{Front, FrontHandle};
 use crate::http::limits::Limits;
-use crate::http::worker;
+use crate::http::{turns, worker};
 use crate::keeper::{self, Keeper};
 use crate::listener::{self, Listener, Watermark};
 use crate::live::Hub;
@@ -269,7 +269,7 @@ impl Service {
         if let Some(keys) = keys {
             inward.push(keys.start(ended.clone())?);
         }
-        let (jobs, job_queue) = channel::bounded(config.queue_capacity);
+        let (jobs, job_queue) = turns::bounded(config.queue_capacity);
         for n in 0..config.worker_threads {
             let desk = Desk::new(Arc::clone(&self.shared))?;
             inward.push(worker::start(n, desk, job_queue.clone(), ended.clone())?);
@@ -422,7 +422,7 @@ pub struct Waiting {
     loops: FrontHandle,
     component: Component,
     /// The loop's end of this is never served: nothing here needs a worker.
-    _jobs: Receiver<worker::Job<Lobby>>,
+    _jobs: turns::Receiver<worker::Job<Lobby>>,
 }
 
 impl Waiting {
@@ -434,7 +434,7 @@ impl Waiting {
         let mut front = Front::bind(config.listen, config.metrics, 1, limits(config))
             .with_context(|| bind_advice(config))?;
         secure(&mut front, config)?;
-        let (jobs, queue) = channel::bounded(1);
+        let (jobs, queue) = turns::bounded(1);
         let (ended, _) = channel::unbounded();
         let lobby = Lobby::new(Arc::from(why), config.mode == Mode::Development);
         let component = front.start_loop(0, lobby, jobs, ended)?;

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crossbeam::channel::{Sender, TrySendError};
+use crossbeam::channel::TrySendError;
 
 use super::clerk::Clerk;
 use super::connection::{Outcome, Parcel, Responder, Verdict};
@@ -12,14 +12,14 @@ use super::limits::{READ_BYTES, SPARE_BUFFERS_MAX};
 use super::parse::Refusal;
 use super::reply::Facts;
 use super::worker::{Job, Work};
-use super::{App, Head, Peer, Port, Request};
+use super::{App, Head, Peer, Port, Request, turns};
 use crate::mailbox::Address;
 use crate::room::{Account, Rooms};
 
 /// What a loop needs to answer, whichever the connection.
 pub(super) struct Office<A: App> {
     pub(super) clerk: Clerk<A>,
-    pub(super) jobs: Sender<Job<A>>,
+    pub(super) jobs: turns::Sender<Job<A>>,
     pub(super) letterbox: Arc<Letterbox<A::Stream>>,
     /// Empty buffers for requests that must be kept.
     pub(super) spares: Vec<Vec<u8>>,
@@ -38,12 +38,13 @@ impl<A: App> Office<A> {
         }
     }
 
-    /// Asks a worker for the next piece of a streamed body. Gives the stream back if no worker has room, or none is
+    /// Asks a worker for the next piece of a streamed body, in the lane of whoever asked for it. Gives the stream back if no worker has room, or none is
     /// left.
     pub(super) fn ask_for_piece(
         &self,
         stream: Box<A::Stream>,
         address: Address,
+        lane: u64,
     ) -> Result<(), TrySendError<Box<A::Stream>>> {
         let letterbox = Arc::clone(&self.letterbox);
         let back = |job: Job<A>| match job.work {
@@ -51,7 +52,7 @@ impl<A: App> Office<A> {
             Work::Request { .. } => unreachable!("a piece was sent"),
         };
         let job = Job { work: Work::Piece(stream), address, letterbox };
-        self.jobs.try_send(job).map_err(|error| match error {
+        self.jobs.try_send(lane, job).map_err(|error| match error {
             TrySendError::Full(job) => TrySendError::Full(back(job)),
             TrySendError::Disconnected(job) => TrySendError::Disconnected(back(job)),
         })
@@ -63,6 +64,8 @@ pub(super) struct Desk<'d, A: App> {
     pub(super) office: &'d mut Office<A>,
     /// The generation of the connection's exchange at hand.
     pub(super) exchange: &'d mut u32,
+    /// Among whose requests the connection's own wait for a worker.
+    pub(super) lane: &'d mut u64,
     pub(super) slot: u32,
     pub(super) peer: &'d mut Peer,
     pub(super) port: Port,
@@ -74,6 +77,11 @@ impl<A: App> Desk<'_, A> {
         *self.exchange = self.office.generation;
         Address { slot: self.slot, generation: self.office.generation }
     }
+}
+
+/// The lane of whoever was admitted. Strangers have one in common.
+fn lane<A: App>(admitted: &A::Admitted) -> u64 {
+    A::account(admitted).map_or(0, |account| account.number())
 }
 
 impl<A: App> Responder for Desk<'_, A>
@@ -95,6 +103,7 @@ where
         out: &mut Vec<u8>,
     ) -> Outcome<A::Stream> {
         let address = self.next_address();
+        *self.lane = lane::<A>(&admitted);
         let Office { clerk, letterbox, .. } = &mut *self.office;
         clerk.handle(request, admitted, &letterbox::Slip { letterbox, address }, facts, out)
     }
@@ -107,10 +116,11 @@ where
     ) -> Outcome<A::Stream> {
         let address = self.next_address();
         let (peer, port) = (self.peer.clone(), self.port);
+        *self.lane = lane::<A>(&parcel.admitted);
         let work = Work::Request { parcel, facts, peer, port };
         let letterbox = Arc::clone(&self.office.letterbox);
         // Never a blocking send: everybody else on this loop would wait, too.
-        match self.office.jobs.try_send(Job { work, address, letterbox }) {
+        match self.office.jobs.try_send(*self.lane, Job { work, address, letterbox }) {
             Ok(()) => Outcome::Waiting,
             Err(_full_or_gone) => {
                 let detail = "all workers are busy";

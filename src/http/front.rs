@@ -13,7 +13,7 @@ use super::handshakes::Faults;
 use super::limits::Limits;
 use super::poll_loop::{PollLoop, WAKE, listener_token};
 use super::worker::Job;
-use super::{App, Port};
+use super::{App, Port, turns};
 use crate::certificates::ServerIdentity;
 use crate::component::Component;
 
@@ -102,7 +102,7 @@ impl Front {
         &mut self,
         n: usize,
         app: A,
-        jobs: Sender<Job<A>>,
+        jobs: turns::Sender<Job<A>>,
         ended: Sender<String>,
     ) -> io::Result<Component>
     where

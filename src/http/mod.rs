@@ -11,6 +11,7 @@ pub mod handshakes;
 pub mod limits;
 pub mod parse;
 pub mod reply;
+pub mod turns;
 pub mod worker;
 
 mod accept;

@@ -9,13 +9,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bumpalo::Bump;
-use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam::channel::{Receiver, Sender, unbounded};
 use sentinel::component::{Component, End};
 use sentinel::domain::ids::TenantId;
 use sentinel::http::front::{Front, FrontHandle};
 use sentinel::http::limits::Limits;
 use sentinel::http::{
-    Admission, App, Handled, Head, Method, Place, Reply, Request, ReturnAddress, worker,
+    Admission, App, Handled, Head, Method, Place, Reply, Request, ReturnAddress, turns, worker,
 };
 use sentinel::mailbox::{Answer, ReplyTo};
 use sentinel::room::Account;
@@ -34,8 +34,9 @@ struct Toy {
     /// Requests to `/hold` on a worker: announced, then held until released.
     holding: Sender<()>,
     release: Receiver<()>,
-    /// Everybody asks for the same tenant.
+    /// Whoever asks, unless it is for `/work/other`.
     account: Arc<Account>,
+    other: Arc<Account>,
 }
 
 fn text<'a>(status: u16, body: impl Into<Vec<u8>>) -> Reply<'a> {
@@ -53,7 +54,8 @@ impl App for Toy {
         }
         let on_worker = head.path.starts_with("/work") || head.path == "/hold";
         let place = if on_worker { Place::Worker } else { Place::Loop };
-        let admitted = Arc::clone(&self.account);
+        let is_other = head.path == "/work/other";
+        let admitted = Arc::clone(if is_other { &self.other } else { &self.account });
         Admission::Read { admitted, place, body_bytes_max: BODY_BYTES_MAX }
     }
 
@@ -154,14 +156,15 @@ impl Server {
         let (waiting_in, waiting) = unbounded();
         let (holding, held) = unbounded();
         let (release, released) = unbounded();
-        let (jobs_in, jobs) = bounded(jobs_max);
-        let tenant = TenantId::parse("t").expect("a valid tenant");
-        let account = Arc::new(Account::new(tenant));
+        let (jobs_in, jobs) = turns::bounded(jobs_max);
+        let [account, other] = ["one", "other"]
+            .map(|name| Arc::new(Account::new(TenantId::parse(name).expect("a valid tenant"))));
         let toy = || Toy {
             waiting: waiting_in.clone(),
             holding: holding.clone(),
             release: released.clone(),
             account: Arc::clone(&account),
+            other: Arc::clone(&other),
         };
         let start_worker = |n| worker::start(n, toy(), jobs.clone(), ended.clone()).unwrap();
         let workers = (0..2).map(start_worker).collect();
@@ -486,4 +489,31 @@ fn bodies_of_any_size_come_back_from_loop_and_worker_alike() {
         }
     }
     assert_eq!(peer.get("/large").body.len(), 8 << 20);
+}
+
+#[test]
+fn whoever_has_much_waiting_for_the_workers_keeps_nobody_else_waiting() {
+    let server = Server::roomy(1, Limits::default());
+    let hold = || {
+        let mut peer = server.peer();
+        peer.send("GET /hold HTTP/1.1\r\nHost: a\r\n\r\n");
+        peer
+    };
+    let mut greedy = vec![hold(), hold()];
+    server.held.recv_timeout(SOON).unwrap();
+    server.held.recv_timeout(SOON).unwrap();
+    greedy.extend((0..10).map(|_| hold()));
+    assert_eq!(server.peer().get("/a").status, 200, "the loop has seen them");
+    let mut other = server.peer();
+    other.send("GET /work/other HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(server.peer().get("/a").status, 200, "the loop has seen it");
+    server.release.send(()).unwrap();
+    server.release.send(()).unwrap();
+    assert_eq!(other.read().status, 200, "ten came before it, and one of them was its turn");
+    for _ in 0..10 {
+        server.release.send(()).unwrap();
+    }
+    for mut peer in greedy {
+        assert_eq!(peer.read().text(), "held");
+    }
 }
