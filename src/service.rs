@@ -24,7 +24,7 @@ use crate::http::Port;
 use crate::http::auth::{self, Authenticator, Refresher};
 use crate::http::front::{Front, FrontHandle};
 use crate::http::limits::Limits;
-use crate::http::worker;
+use crate::http::{turns, worker};
 use crate::keeper::{self, Keeper};
 use crate::listener::{self, Listener, Watermark};
 use crate::live::Hub;
@@ -129,8 +129,10 @@ impl Service {
                 .with_context(|| bind_advice(config))?;
         let identities = secure(&mut front, config)?;
 
-        let (postings, posted) = channel::bounded(config.queue_capacity);
-        let (log_postings, log_posted) = channel::bounded(config.queue_capacity);
+        // One tenant gets half of it at most (`room.rs`).
+        let queue_capacity = config.queue_capacity * 2;
+        let (postings, posted) = channel::bounded(queue_capacity);
+        let (log_postings, log_posted) = channel::bounded(queue_capacity);
         let (tracer, spans) = tracing(config, &clock, &metrics)?.unzip();
         let draining = Arc::new(AtomicBool::new(false));
         let threads = Arc::new(Threads::default());
@@ -138,9 +140,9 @@ impl Service {
             store: Arc::clone(&store),
             authenticator,
             postings: postings.clone(),
-            event_rooms: Rooms::new(config.queue_capacity),
+            event_rooms: Rooms::new(queue_capacity),
             log_postings,
-            log_rooms: Rooms::new(config.queue_capacity),
+            log_rooms: Rooms::new(queue_capacity),
             payload_rooms: Rooms::new(config.inflight_bytes_max),
             live: Arc::new(Hub::default()),
             metrics: Arc::clone(&metrics),
@@ -267,7 +269,7 @@ impl Service {
         if let Some(keys) = keys {
             inward.push(keys.start(ended.clone())?);
         }
-        let (jobs, job_queue) = channel::bounded(config.queue_capacity);
+        let (jobs, job_queue) = turns::bounded(config.queue_capacity);
         for n in 0..config.worker_threads {
             let desk = Desk::new(Arc::clone(&self.shared))?;
             inward.push(worker::start(n, desk, job_queue.clone(), ended.clone())?);
@@ -420,7 +422,7 @@ pub struct Waiting {
     loops: FrontHandle,
     component: Component,
     /// The loop's end of this is never served: nothing here needs a worker.
-    _jobs: Receiver<worker::Job<Lobby>>,
+    _jobs: turns::Receiver<worker::Job<Lobby>>,
 }
 
 impl Waiting {
@@ -432,7 +434,7 @@ impl Waiting {
         let mut front = Front::bind(config.listen, config.metrics, 1, limits(config))
             .with_context(|| bind_advice(config))?;
         secure(&mut front, config)?;
-        let (jobs, queue) = channel::bounded(1);
+        let (jobs, queue) = turns::bounded(1);
         let (ended, _) = channel::unbounded();
         let lobby = Lobby::new(Arc::from(why), config.mode == Mode::Development);
         let component = front.start_loop(0, lobby, jobs, ended)?;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use crossbeam::channel::{self, Receiver, RecvTimeoutError, Sender, select};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::{Handle, Signals};
 
@@ -29,12 +30,22 @@ const DATABASE_PAUSE: Duration = Duration::from_secs(5);
 /// Between two looks at the files of the certificates: whoever renews them need not tell us.
 const CERTIFICATES_LOOK: Duration = Duration::from_secs(2);
 
+/// Lets a crash write no core file: tokens and payloads lie in memory. The hard limit stays, so that who looks for a
+/// fault may raise the limit again with `prlimit`.
+fn leave_no_core() {
+    let limit = Rlimit { current: Some(0), ..getrlimit(Resource::Core) };
+    if let Err(error) = setrlimit(Resource::Core, limit) {
+        log::warn!("a crash may leave a core file, with what is in memory: {error}");
+    }
+}
+
 /// Serves until it is told to stop.
 ///
 /// # Errors
 /// When the service cannot start, when a thread ends uninvited, or when one misses the deadline of the stop.
 pub fn run(config: &Config, warnings: &[Warning]) -> anyhow::Result<()> {
     let log = logging::init(&config.log)?;
+    leave_no_core();
     for warning in warnings {
         log::warn!("{warning}");
     }

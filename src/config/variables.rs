@@ -140,7 +140,7 @@ pub const VARIABLES: &[Variable] = &[
     variable(
         "SENTINEL_QUEUE_CAPACITY",
         "10000",
-        "bound of each channel, in events; full: 503 with Retry-After",
+        "events, and again log rows, of one tenant that may wait to be written; of all tenants twice as many; full: 503 with Retry-After",
     ),
     variable("SENTINEL_LOG_BATCH_SIZE", "1000", "rows in one log insert"),
     variable("SENTINEL_MAX_CONNECTIONS", "20000", "open connections, in all"),
@@ -150,7 +150,7 @@ pub const VARIABLES: &[Variable] = &[
     variable(
         "SENTINEL_INFLIGHT_BYTES",
         "134217728",
-        "bytes that bodies on their way in may hold together, and again what waits to be durable; full: 503 with Retry-After",
+        "bytes that bodies on their way in may hold together, and again what waits to be durable; one tenant, and one body, gets half at most; full: 503 with Retry-After",
     ),
     variable(
         "SENTINEL_HEARTBEAT_INTERVAL_SEC",

@@ -56,8 +56,8 @@ where
         out: &mut Vec<u8>,
     ) -> Verdict<A::Admitted> {
         let done = self.guarded(out, |app, arena, date, out| match app.admit(arena.bump(), head) {
-            Admission::Read { admitted, place, body_bytes_max, known } => {
-                Verdict::Read { admitted, place, body_bytes_max, known }
+            Admission::Read { admitted, place, body_bytes_max } => {
+                Verdict::Read { admitted, place, body_bytes_max }
             }
             Admission::Refuse(reply) => {
                 Verdict::Refused { keep: send(app, arena, date, &reply, facts, out) }

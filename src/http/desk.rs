@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crossbeam::channel::{Sender, TrySendError};
+use crossbeam::channel::TrySendError;
 
 use super::clerk::Clerk;
 use super::connection::{Outcome, Parcel, Responder, Verdict};
@@ -12,14 +12,14 @@ use super::limits::{READ_BYTES, SPARE_BUFFERS_MAX};
 use super::parse::Refusal;
 use super::reply::Facts;
 use super::worker::{Job, Work};
-use super::{App, Head, Peer, Port, Request, Unfinished};
+use super::{App, Head, Peer, Port, Request, Unfinished, turns};
 use crate::mailbox::Address;
-use crate::room::Rooms;
+use crate::room::{Account, Rooms};
 
 /// What a loop needs to answer, whichever the connection.
 pub(super) struct Office<A: App> {
     pub(super) clerk: Clerk<A>,
-    pub(super) jobs: Sender<Job<A>>,
+    pub(super) jobs: turns::Sender<Job<A>>,
     pub(super) letterbox: Arc<Letterbox<Unfinished<A>>>,
     /// Empty buffers for requests that must be kept.
     pub(super) spares: Vec<Vec<u8>>,
@@ -38,12 +38,14 @@ impl<A: App> Office<A> {
         }
     }
 
-    /// Lets a worker go on with a reply. Gives it back if no worker has room, or none is left.
+    /// Lets a worker go on with a reply, in the lane of whoever asked for it. Gives it back if no worker has room, or none
+    /// is left.
     pub(super) fn go_on(
         &self,
         unfinished: Box<Unfinished<A>>,
         facts: Facts,
         address: Address,
+        lane: u64,
     ) -> Result<(), TrySendError<Box<Unfinished<A>>>> {
         let letterbox = Arc::clone(&self.letterbox);
         let back = |job: Job<A>| match job.work {
@@ -51,7 +53,7 @@ impl<A: App> Office<A> {
             Work::Request { .. } => unreachable!("something unfinished was sent"),
         };
         let job = Job { work: Work::Onward { unfinished, facts }, address, letterbox };
-        self.jobs.try_send(job).map_err(|error| match error {
+        self.jobs.try_send(lane, job).map_err(|error| match error {
             TrySendError::Full(job) => TrySendError::Full(back(job)),
             TrySendError::Disconnected(job) => TrySendError::Disconnected(back(job)),
         })
@@ -63,6 +65,8 @@ pub(super) struct Desk<'d, A: App> {
     pub(super) office: &'d mut Office<A>,
     /// The generation of the connection's exchange at hand.
     pub(super) exchange: &'d mut u32,
+    /// Among whose requests the connection's own wait for a worker.
+    pub(super) lane: &'d mut u64,
     pub(super) slot: u32,
     pub(super) peer: &'d mut Peer,
     pub(super) port: Port,
@@ -74,6 +78,11 @@ impl<A: App> Desk<'_, A> {
         *self.exchange = self.office.generation;
         Address { slot: self.slot, generation: self.office.generation }
     }
+}
+
+/// The lane of whoever was admitted. Strangers have one in common.
+fn lane<A: App>(admitted: &A::Admitted) -> u64 {
+    A::account(admitted).map_or(0, |account| account.number())
 }
 
 impl<A: App> Responder for Desk<'_, A>
@@ -95,6 +104,7 @@ where
         out: &mut Vec<u8>,
     ) -> Outcome<Unfinished<A>> {
         let address = self.next_address();
+        *self.lane = lane::<A>(&admitted);
         let Office { clerk, letterbox, .. } = &mut *self.office;
         clerk.handle(request, admitted, &letterbox::Slip { letterbox, address }, facts, out)
     }
@@ -107,10 +117,11 @@ where
     ) -> Outcome<Unfinished<A>> {
         let address = self.next_address();
         let (peer, port) = (self.peer.clone(), self.port);
+        *self.lane = lane::<A>(&parcel.admitted);
         let work = Work::Request { parcel, facts, peer, port };
         let letterbox = Arc::clone(&self.office.letterbox);
         // Never a blocking send: everybody else on this loop would wait, too.
-        match self.office.jobs.try_send(Job { work, address, letterbox }) {
+        match self.office.jobs.try_send(*self.lane, Job { work, address, letterbox }) {
             Ok(()) => Outcome::Waiting,
             Err(_full_or_gone) => {
                 let detail = "all workers are busy";
@@ -125,6 +136,10 @@ where
 
     fn bodies(&self) -> &Arc<Rooms> {
         &self.office.bodies
+    }
+
+    fn account<'a>(&'a self, admitted: &'a A::Admitted) -> Option<&'a Arc<Account>> {
+        A::account(admitted)
     }
 
     fn buffer(&mut self) -> Vec<u8> {

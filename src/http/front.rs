@@ -13,7 +13,7 @@ use super::handshakes::Faults;
 use super::limits::Limits;
 use super::poll_loop::{PollLoop, WAKE, listener_token};
 use super::worker::Job;
-use super::{App, Port};
+use super::{App, Port, turns};
 use crate::certificates::ServerIdentity;
 use crate::component::Component;
 
@@ -102,7 +102,7 @@ impl Front {
         &mut self,
         n: usize,
         app: A,
-        jobs: Sender<Job<A>>,
+        jobs: turns::Sender<Job<A>>,
         ended: Sender<String>,
     ) -> io::Result<Component>
     where
@@ -134,6 +134,11 @@ impl FrontHandle {
     /// Bytes of bodies that are on their way in or wait for a worker.
     pub fn body_bytes(&self) -> usize {
         self.gate.bodies().taken()
+    }
+
+    /// Bodies that found no room because their tenant had its share.
+    pub fn bodies_held_back(&self) -> u64 {
+        self.gate.bodies().held_back()
     }
 
     /// Connections that were turned away for lack of room.

@@ -30,9 +30,10 @@ pub const TRAILER_BYTES_MAX: usize = 4096;
 /// What is read over after an error reply, so that a peer in mid-upload gets to see it. A body that only found no room
 /// is read over whole: its sender is to hear when to come back.
 pub const LINGER_BYTES_MAX: usize = 1 << 20;
-/// Of the room for bodies, the part that is open to whoever has not shown a token that holds: one in so many. Else
-/// those who announce bodies and send none could keep out everybody.
-pub const STRANGERS_PART: usize = 2;
+/// The largest share of the room for bodies, one part in so many of it: that of a tenant, which never holds more than is
+/// left free ([`crate::room`]), and that of all together who have not shown a token that holds, and get none above it.
+/// Else those who announce bodies and send none could keep out everybody. No body is longer.
+pub const LARGEST_SHARE_PART: usize = 2;
 /// A body up to this long is small: any report, most events.
 pub const SMALL_BODY_BYTES: usize = 16 << 10;
 /// Beside the room for bodies there is some for small ones alone, one part in so many of it: a crowd of large batches

@@ -11,6 +11,7 @@ pub mod handshakes;
 pub mod limits;
 pub mod parse;
 pub mod reply;
+pub mod turns;
 pub mod worker;
 
 mod accept;
@@ -35,6 +36,7 @@ pub use tiny_http::Method;
 use crate::certificates::PeerCertificate;
 use crate::live::Subscription;
 use crate::mailbox::{Answer, ReplyTo};
+use crate::room::Account;
 
 /// Which listener a connection came in by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,8 +112,7 @@ pub enum Place {
 /// What the app says to a head.
 pub enum Admission<'a, T> {
     /// Read the body, `body_bytes_max` at most (413 above), then hand the request to `place` with `admitted`.
-    /// `known`: it is certain who is asking, so its body may take all the room that there is for bodies.
-    Read { admitted: T, place: Place, body_bytes_max: usize, known: bool },
+    Read { admitted: T, place: Place, body_bytes_max: usize },
     /// Answer now. The body is not read.
     Refuse(Reply<'a>),
 }
@@ -206,6 +207,8 @@ pub trait App {
 
     /// Looks at a head: route, method, token, scope. Must be quick; it always runs on the loop.
     fn admit<'a>(&mut self, arena: &'a Bump, head: &Head<'_>) -> Admission<'a, Self::Admitted>;
+    /// Whose share of the room for bodies the body of a request is a part of. None: it is not certain who is asking.
+    fn account(admitted: &Self::Admitted) -> Option<&Arc<Account>>;
     /// Handles a complete request.
     fn handle<'a>(
         &mut self,

@@ -7,7 +7,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use crossbeam::channel::{Receiver, Sender};
+use crossbeam::channel::Sender;
 use crossbeam::select;
 
 use super::clerk::{Clerk, Late};
@@ -15,7 +15,7 @@ use super::connection::{Outcome, Parcel, with_request};
 use super::letterbox::{self, Letterbox, Post};
 use super::limits::SPARE_BYTES_MAX;
 use super::reply::Facts;
-use super::{App, Peer, Port, Unfinished};
+use super::{App, Peer, Port, Unfinished, turns};
 use crate::component::{Component, await_work, begin_step};
 use crate::mailbox::Address;
 
@@ -41,7 +41,7 @@ pub(super) enum Work<A: App> {
 pub fn start<A>(
     n: usize,
     app: A,
-    jobs: Receiver<Job<A>>,
+    jobs: turns::Receiver<Job<A>>,
     ended: Sender<String>,
 ) -> io::Result<Component>
 where
@@ -52,10 +52,12 @@ where
         loop {
             await_work();
             select! {
-                recv(jobs) -> job => match job {
-                    Ok(job) => {
+                recv(jobs.tickets()) -> ticket => match ticket {
+                    Ok(()) => {
                         begin_step();
-                        worker.pass(job);
+                        if let Some(job) = jobs.take() {
+                            worker.pass(job);
+                        }
                     }
                     Err(_no_loop_left) => {
                         // The loops stop first, and this is how a worker sees it. Nobody has told it to end yet.
@@ -67,7 +69,7 @@ where
             }
         }
         // The connections of these are waiting, and no loop has ended without them unless its time was up.
-        while let Ok(job) = jobs.try_recv() {
+        while let Some(job) = jobs.try_take() {
             begin_step();
             worker.pass(job);
         }

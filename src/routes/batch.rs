@@ -96,10 +96,11 @@ impl Desk {
         }
         if envelopes.is_empty() {
             let reply = exchange.back.reply_to(Box::new(Waiting::Batch(waiting)));
-            self.post_logs(rows, reply)?;
+            self.post_logs(exchange.account()?, rows, reply)?;
             return Ok(Handled::Waiting);
         }
-        let room = if rows.is_empty() { None } else { Some(self.log_room(&rows)?) };
+        let account = exchange.account()?;
+        let room = if rows.is_empty() { None } else { Some(self.log_room(account, &rows)?) };
         let durable;
         (waiting.receiving, durable) = self.open(exchange, &mut envelopes);
         let mut reply = exchange.back.reply_to(Box::new(Waiting::Batch(waiting)));
@@ -108,7 +109,7 @@ impl Desk {
             let rest = Mutex::new(Some((rows, room)));
             reply.mailbox = Arc::new(RowsNext { asker, log_postings, rest });
         }
-        self.post(envelopes, durable, reply)?;
+        self.post(account, envelopes, durable, reply)?;
         Ok(Handled::Waiting)
     }
 }

@@ -121,14 +121,14 @@ impl Desk {
                 .map_err(|error| door_problem(&error))?;
             let waiting = WaitingRow { event_id: envelope.event_id, received_at, trace_id };
             let reply = exchange.back.reply_to(Box::new(Waiting::Row(waiting)));
-            self.post_logs(vec![row], reply)?;
+            self.post_logs(exchange.account()?, vec![row], reply)?;
             return Ok(Handled::Waiting);
         }
         let mut envelopes = vec![envelope];
         let (receiving, durable) = self.open(exchange, &mut envelopes);
         let waiting = WaitingEvent { trace_id, receiving };
         let reply = exchange.back.reply_to(Box::new(Waiting::Event(waiting)));
-        self.post(envelopes, durable, reply)?;
+        self.post(exchange.account()?, envelopes, durable, reply)?;
         Ok(Handled::Waiting)
     }
 }

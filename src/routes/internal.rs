@@ -62,7 +62,7 @@ impl Desk {
         let (receiving, durable) = self.open(exchange, &mut envelopes);
         let waiting = WaitingReport { kind, run_id, trace_id: exchange.trace_id(), receiving };
         let reply = exchange.back.reply_to(Box::new(Waiting::Report(waiting)));
-        self.post(envelopes, durable, reply)?;
+        self.post(exchange.account()?, envelopes, durable, reply)?;
         Ok(Handled::Waiting)
     }
 
@@ -77,7 +77,7 @@ impl Desk {
             return Ok(Handled::Reply(waiting.finish(exchange.arena, Answer::Logged(0))));
         }
         let reply = exchange.back.reply_to(Box::new(Waiting::Log(waiting)));
-        self.post_logs(rows, reply)?;
+        self.post_logs(exchange.account()?, rows, reply)?;
         Ok(Handled::Waiting)
     }
 }

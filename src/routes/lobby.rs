@@ -13,6 +13,7 @@ use super::is_loopback_host;
 use super::problem::{Kind, Problem};
 use crate::http::{Admission, App, Handled, Head, Lateness, Place, Reply, Request, ReturnAddress};
 use crate::mailbox::Answer;
+use crate::room::Account;
 use crate::view::json::Json;
 
 /// Answers for a service whose store is not there yet.
@@ -59,7 +60,11 @@ impl App for Lobby {
         };
         // No body is of use here, so none is waited for beyond what a probe may send.
         let (place, body_bytes_max) = (Place::Loop, BODY_BYTES_MAX);
-        Admission::Read { admitted, place, body_bytes_max, known: false }
+        Admission::Read { admitted, place, body_bytes_max }
+    }
+
+    fn account(_: &Asked) -> Option<&Arc<Account>> {
+        None
     }
 
     fn handle<'a>(

@@ -46,7 +46,7 @@ use crate::intake::Posting;
 use crate::live::Hub;
 use crate::log_writer::LogPosting;
 use crate::mailbox::Answer;
-use crate::room::Rooms;
+use crate::room::{Account, Rooms};
 use crate::store::{ProcessView, Reader, Store, StoreError};
 use crate::telemetry::metrics::{Metrics, StoreCall};
 use crate::telemetry::traces::{Receiving, Tracer};
@@ -245,6 +245,15 @@ impl Desk {
                 "this path is for services and scrapers that show a client certificate; connect with one",
             ));
         }
+        // What a proxy unpacks and looks into must not be something else here.
+        let coding = head.headers.get("content-encoding");
+        if !matches!(route.body, Body::None)
+            && coding.is_some_and(|coding| !coding.eq_ignore_ascii_case("identity"))
+        {
+            let detail = "bodies are taken as they are: send it without Content-Encoding";
+            return Err(Problem::new(Kind::UnsupportedMediaType, detail)
+                .header("Accept-Encoding", "identity"));
+        }
         let needed = match (route.scope, head.port) {
             (Scope::Open, _) | (Scope::Scrape, Port::Metrics) => None,
             (Scope::Scrape, Port::Api) => {
@@ -291,7 +300,8 @@ impl Desk {
     ) -> Result<TenantId, Problem> {
         let shows_unreadable =
             matches!(route.action, table::Action::DeadLetters | table::Action::DeadLetter);
-        if !head.query.contains("tenant") {
+        // Any letter of the name may be percent-encoded.
+        if !head.query.contains("tenant") && !head.query.contains('%') {
             return Ok(principal.tenant().clone());
         }
         let pairs = query(head)?;
@@ -398,14 +408,20 @@ impl App for Desk {
                 // What asks a store that may keep it waiting must not keep its neighbours waiting.
                 let asks = !self.shared.store.answers_at_once() && route.reads_store();
                 let place = if short && !waits && !asks { route.place } else { Place::Worker };
-                let known = matches!(admitted.caller, Caller::Known(_));
-                Admission::Read { admitted, place, body_bytes_max, known }
+                Admission::Read { admitted, place, body_bytes_max }
             }
             Err(problem) => Admission::Refuse(problem.reply(
                 arena,
                 Some(head.path),
                 Some(&trace_id_hex(&trace)),
             )),
+        }
+    }
+
+    fn account(admitted: &Admitted) -> Option<&Arc<Account>> {
+        match &admitted.caller {
+            Caller::Known(principal) => Some(principal.account()),
+            Caller::Nobody | Caller::Unknown { .. } => None,
         }
     }
 
@@ -547,6 +563,14 @@ impl<'a> Exchange<'_, 'a> {
     fn token_ends(&self) -> Option<Instant> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Instant::now().checked_add(self.principal.as_ref()?.good_for(now)?)
+    }
+
+    /// Whose share of the rooms it takes: that of its token's tenant, whatever tenant it names.
+    fn account(&self) -> Result<&Arc<Account>, Problem> {
+        let principal = self.principal.as_ref();
+        principal
+            .map(|principal| principal.account())
+            .ok_or_else(|| Problem::new(Kind::Internal, "the route has no scope"))
     }
 
     fn trace_id(&self) -> String {

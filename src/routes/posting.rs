@@ -10,9 +10,11 @@ use crate::domain::log_row::LogRow;
 use crate::intake::{Posting, payload_bytes};
 use crate::log_writer::LogPosting;
 use crate::mailbox::ReplyTo;
-use crate::room::{Load, NoRoom, Room, Rooms};
+use crate::room::{Account, Load, NoRoom, Pool, Room, Rooms};
 use crate::store::WriteState;
 use crate::telemetry::traces::{self, Durable, Opened, Receiving};
+
+const LOG_QUEUE_FULL: &str = "the log queue is full; nothing of this request was kept";
 
 impl Desk {
     /// Opens the spans of a request that brings `envelopes`. None: it is not recorded.
@@ -33,15 +35,16 @@ impl Desk {
         }
     }
 
-    /// Hands envelopes to the intake thread, which answers to `reply`. What is refused here is told to the span of the
+    /// Hands envelopes of `account` to the intake thread, which answers to `reply`. What is refused here is told to the span of the
     /// request, since nobody else will.
     pub(super) fn post(
         &self,
+        account: &Arc<Account>,
         envelopes: Vec<Envelope>,
         traced: Option<Box<Durable>>,
         mut reply: ReplyTo,
     ) -> Result<(), Problem> {
-        let room = match self.room(&envelopes) {
+        let room = match self.room(account, &envelopes) {
             Ok(room) => Some(room),
             Err(problem) => return Err(refused(&mut reply, problem)),
         };
@@ -56,28 +59,21 @@ impl Desk {
     }
 
     /// Room for these events on their way to the intake thread.
-    fn room(&self, envelopes: &[Envelope]) -> Result<Load, Problem> {
+    fn room(&self, account: &Arc<Account>, envelopes: &[Envelope]) -> Result<Load, Problem> {
         if let WriteState::Closed(why) = self.shared.store.write_state() {
             return Err(Problem::new(
                 Kind::Unavailable,
                 format!("the store takes no writes: {why}"),
             ));
         }
+        let rooms = &self.shared.event_rooms;
         let entries =
-            self.shared.event_rooms.take(envelopes.len()).map_err(|no_room| match no_room {
-                NoRoom::Now => Problem::new(
-                    Kind::Unavailable,
-                    "the queue is full; nothing of this request was kept",
-                ),
-                NoRoom::Ever => Problem::new(
-                    Kind::TooLarge,
-                    format!(
-                        "more events than the queue holds ({}): split the batch",
-                        self.shared.event_rooms.capacity()
-                    ),
-                ),
+            rooms.take_for(envelopes.len(), account, Pool::Events).map_err(|no_room| {
+                let full = "the queue is full; nothing of this request was kept";
+                let what = "events than one tenant's part of the queue holds";
+                no_room_problem(no_room, rooms, full, what)
             })?;
-        let bytes = payload_room(&self.shared.payload_rooms, payload_bytes(envelopes))?;
+        let bytes = self.payload_room(account, payload_bytes(envelopes))?;
         Ok(Load { entries, bytes })
     }
 
@@ -94,47 +90,61 @@ impl Desk {
     }
 
     /// Room for these log rows on their way to the log writer.
-    pub(super) fn log_room(&self, rows: &[LogRow]) -> Result<Load, Problem> {
-        let entries = self.shared.log_rooms.take(rows.len()).map_err(|no_room| match no_room {
-            NoRoom::Now => log_queue_is_full(),
-            NoRoom::Ever => Problem::new(
-                Kind::TooLarge,
-                format!(
-                    "more log rows than the queue holds ({}): split the request",
-                    self.shared.log_rooms.capacity()
-                ),
-            ),
+    pub(super) fn log_room(
+        &self,
+        account: &Arc<Account>,
+        rows: &[LogRow],
+    ) -> Result<Load, Problem> {
+        let rooms = &self.shared.log_rooms;
+        let entries = rooms.take_for(rows.len(), account, Pool::LogRows).map_err(|no_room| {
+            let what = "log rows than one tenant's part of the queue holds";
+            no_room_problem(no_room, rooms, LOG_QUEUE_FULL, what)
         })?;
         let held = rows.iter().map(LogRow::bytes).sum();
-        let bytes = payload_room(&self.shared.payload_rooms, held)?;
+        let bytes = self.payload_room(account, held)?;
         Ok(Load { entries, bytes })
     }
 
-    /// Hands log rows to the log writer, which answers to `back`.
-    pub(super) fn post_logs(&self, rows: Vec<LogRow>, reply: ReplyTo) -> Result<(), Problem> {
+    /// Room for what a request brings until it is durable.
+    fn payload_room(&self, account: &Arc<Account>, bytes: usize) -> Result<Room, Problem> {
+        let rooms = &self.shared.payload_rooms;
+        rooms.take_for(bytes, account, Pool::Payloads).map_err(|no_room| {
+            let full = "what waits to be written fills the room that there is for it; nothing of this request was kept";
+            no_room_problem(no_room, rooms, full, "bytes than may wait to be written for one tenant")
+        })
+    }
+
+    /// Hands log rows of `account` to the log writer, which answers to `back`.
+    pub(super) fn post_logs(
+        &self,
+        account: &Arc<Account>,
+        rows: Vec<LogRow>,
+        reply: ReplyTo,
+    ) -> Result<(), Problem> {
         if let Some(problem) = self.sheds_logs(rows.len()) {
             return Err(problem);
         }
-        let room = self.log_room(&rows)?;
+        let room = self.log_room(account, &rows)?;
         self.shared
             .log_postings
             .try_send(LogPosting { rows, reply: Some(reply), room: Some(room) })
-            .map_err(|_| log_queue_is_full())
+            .map_err(|_| Problem::new(Kind::Unavailable, LOG_QUEUE_FULL))
     }
 }
 
-/// Room for what a request brings until it is durable.
-fn payload_room(rooms: &Arc<Rooms>, bytes: usize) -> Result<Room, Problem> {
-    rooms.take(bytes).map_err(|no_room| match no_room {
-        NoRoom::Now => Problem::new(
+/// What to say where there is no room: `full` where there is none for anybody, and more `what` where there never is.
+fn no_room_problem(no_room: NoRoom, rooms: &Rooms, full: &'static str, what: &str) -> Problem {
+    match no_room {
+        NoRoom::Now => Problem::new(Kind::Unavailable, full),
+        NoRoom::Share => Problem::new(
             Kind::Unavailable,
-            "what waits to be written fills the room that there is for it; nothing of this request was kept",
+            "your tenant holds as much of the queue as is left to others; nothing of this request was kept",
         ),
-        NoRoom::Ever => Problem::new(
-            Kind::TooLarge,
-            format!("more bytes than may wait to be written ({}): send less at once", rooms.capacity()),
-        ),
-    })
+        NoRoom::Ever => {
+            let detail = format!("more {what} ({}): send less at once", rooms.share_max());
+            Problem::new(Kind::TooLarge, detail)
+        }
+    }
 }
 
 /// Ends the span of a request that is refused before it is handed on.
@@ -144,8 +154,4 @@ fn refused(reply: &mut ReplyTo, problem: Problem) -> Problem {
         receiving.answered(problem.kind.status());
     }
     problem
-}
-
-fn log_queue_is_full() -> Problem {
-    Problem::new(Kind::Unavailable, "the log queue is full; nothing of this request was kept")
 }

@@ -71,7 +71,7 @@ problems! {
     TooLarge = 413, "content-too-large", "The body is too large",
         "Split the batch, or send less in one event. The limits are SENTINEL_MAX_BODY_BYTES, SENTINEL_MAX_BATCH_BYTES and SENTINEL_INFLIGHT_BYTES.";
     UnsupportedMediaType = 415, "unsupported-media-type", "The content type is not supported",
-        "POST /v1/events takes application/json, application/x-ndjson, application/cloudevents+json, application/cloudevents-batch+json, and any type with ce-* headers.";
+        "POST /v1/events takes application/json, application/x-ndjson, application/cloudevents+json, application/cloudevents-batch+json, and any type with ce-* headers; nothing takes a Content-Encoding.";
     ExpectationFailed = 417, "expectation-failed", "The expectation cannot be met",
         "Only Expect: 100-continue is understood.";
     MisdirectedRequest = 421, "misdirected-request", "This host name is not served here",

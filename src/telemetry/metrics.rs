@@ -40,7 +40,7 @@ pub struct ChannelLabel {
     pub channel: &'static str,
 }
 
-/// `sentinel_inflight_bytes{pool}`.
+/// `sentinel_inflight_bytes{pool}`, `sentinel_held_back_total{pool}`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct PoolLabel {
     pub pool: &'static str,
@@ -169,6 +169,7 @@ pub struct Metrics {
     pub log_batch_seconds: Histogram,
     pub channel_depth: Family<ChannelLabel, Gauge>,
     pub inflight_bytes: Family<PoolLabel, Gauge>,
+    pub held_back: Family<PoolLabel, Counter>,
     pub store_call_seconds: Family<CallLabel, Histogram>,
     pub store_reconnects: Counter,
     pub store_up: Gauge,
@@ -209,6 +210,7 @@ impl Metrics {
             log_batch_seconds: seconds(),
             channel_depth: Family::default(),
             inflight_bytes: Family::default(),
+            held_back: Family::default(),
             store_call_seconds: Family::new_with_constructor(|| Histogram::new(SECONDS)),
             store_reconnects: Counter::default(),
             store_up: Gauge::default(),
@@ -300,6 +302,11 @@ impl Metrics {
             "sentinel_inflight_bytes",
             "Bytes held by bodies that are read or wait for a worker, and by payloads that wait for their commit",
             self.inflight_bytes.clone(),
+        );
+        r.register(
+            "sentinel_held_back",
+            "Requests answered 503 because their tenant holds as much of a queue as is left to others",
+            self.held_back.clone(),
         );
         r.register(
             "sentinel_store_call_seconds",
@@ -429,6 +436,12 @@ impl Metrics {
     pub fn inflight(&self, pool: &'static str, bytes: usize) {
         let gauge = self.inflight_bytes.get_or_create(&PoolLabel { pool });
         gauge.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+
+    /// Notes that by now `requests` found no room in `pool` because their tenant had its share.
+    pub fn held_back(&self, pool: &'static str, requests: u64) {
+        let counter = self.held_back.get_or_create(&PoolLabel { pool });
+        counter.inner().fetch_max(requests, Ordering::Relaxed);
     }
 
     /// Notes that by now so many sessions were lost and opened again, and with it the share of store calls that found

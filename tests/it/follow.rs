@@ -6,11 +6,11 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use crossbeam::channel::{bounded, unbounded};
+use crossbeam::channel::unbounded;
 use sentinel::component::{Component, End};
 use sentinel::http::front::{Front, FrontHandle};
 use sentinel::http::limits::Limits;
-use sentinel::http::worker;
+use sentinel::http::{turns, worker};
 use sentinel::routes::Desk;
 use sentinel::service::{Parts, wall_clock};
 use serde_json::{Value, json};
@@ -152,7 +152,7 @@ impl Annex {
     fn open(service: &InProcess, limits: Limits) -> Self {
         let mut front = Front::bind("127.0.0.1:0".parse().unwrap(), None, 1, limits).unwrap();
         let (ended, _) = unbounded();
-        let (jobs, queue) = bounded(1000);
+        let (jobs, queue) = turns::bounded(1000);
         let desk = || Desk::new(service.service.shared().clone()).unwrap();
         let face = front.start_loop(0, desk(), jobs, ended.clone()).unwrap();
         let worker = worker::start(0, desk(), queue, ended).unwrap();

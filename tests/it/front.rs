@@ -9,17 +9,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bumpalo::Bump;
-use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam::channel::{Receiver, Sender, unbounded};
 use sentinel::component::{Component, End};
 use sentinel::domain::ids::{StreamKey, TenantId};
 use sentinel::http::front::{Front, FrontHandle};
 use sentinel::http::limits::Limits;
 use sentinel::http::{
     Admission, App, Handled, Head, Lateness, Method, Pause, Place, Reply, Request, ReturnAddress,
-    worker,
+    turns, worker,
 };
 use sentinel::live::{Hub, Subject, Subscription};
 use sentinel::mailbox::{Answer, ReplyTo};
+use sentinel::room::Account;
 
 use crate::harness::eventually;
 
@@ -37,6 +38,9 @@ struct Toy {
     release: Receiver<()>,
     /// Where requests to `/late` wait for news.
     hub: Arc<Hub>,
+    /// Whoever asks, unless it is for `/work/other`.
+    account: Arc<Account>,
+    other: Arc<Account>,
 }
 
 /// A reply that comes with the news, or when its time is up. None: it panics.
@@ -48,24 +52,30 @@ fn text<'a>(status: u16, body: impl Into<Vec<u8>>) -> Reply<'a> {
 }
 
 impl App for Toy {
-    type Admitted = ();
+    type Admitted = Arc<Account>;
     type Stream = usize;
     type Late = Late;
 
-    fn admit<'a>(&mut self, _: &'a Bump, head: &Head<'_>) -> Admission<'a, ()> {
+    fn admit<'a>(&mut self, _: &'a Bump, head: &Head<'_>) -> Admission<'a, Arc<Account>> {
         if head.path == "/forbidden" {
             return Admission::Refuse(text(403, "forbidden"));
         }
         let on_worker = head.path.starts_with("/work") || head.path == "/hold";
         let place = if on_worker { Place::Worker } else { Place::Loop };
-        Admission::Read { admitted: (), place, body_bytes_max: BODY_BYTES_MAX, known: true }
+        let is_other = head.path == "/work/other";
+        let admitted = Arc::clone(if is_other { &self.other } else { &self.account });
+        Admission::Read { admitted, place, body_bytes_max: BODY_BYTES_MAX }
+    }
+
+    fn account(account: &Arc<Account>) -> Option<&Arc<Account>> {
+        Some(account)
     }
 
     fn handle<'a>(
         &mut self,
         arena: &'a Bump,
         request: &Request<'_>,
-        (): (),
+        _: Arc<Account>,
         back: &dyn ReturnAddress,
     ) -> Handled<'a, usize, Late> {
         let head = &request.head;
@@ -176,13 +186,17 @@ impl Server {
         let (waiting_in, waiting) = unbounded();
         let (holding, held) = unbounded();
         let (release, released) = unbounded();
-        let (jobs_in, jobs) = bounded(jobs_max);
+        let (jobs_in, jobs) = turns::bounded(jobs_max);
         let hub = Arc::new(Hub::default());
+        let [account, other] = ["one", "other"]
+            .map(|name| Arc::new(Account::new(TenantId::parse(name).expect("a valid tenant"))));
         let toy = || Toy {
             hub: Arc::clone(&hub),
             waiting: waiting_in.clone(),
             holding: holding.clone(),
             release: released.clone(),
+            account: Arc::clone(&account),
+            other: Arc::clone(&other),
         };
         let start_worker = |n| worker::start(n, toy(), jobs.clone(), ended.clone()).unwrap();
         let workers = (0..2).map(start_worker).collect();
@@ -496,7 +510,7 @@ fn a_port_that_is_taken_is_never_shared_with_a_stranger() {
 
 #[test]
 fn a_body_that_waits_for_its_worker_holds_its_room_whatever_becomes_of_its_sender() {
-    let server = Server::start(1, Limits { bodies_bytes_max: 100_000, ..Limits::default() });
+    let server = Server::start(1, Limits { bodies_bytes_max: 200_000, ..Limits::default() });
     let hold = |bytes: usize| {
         let mut peer = server.peer();
         peer.send(format!("POST /hold HTTP/1.1\r\nHost: a\r\nContent-Length: {bytes}\r\n\r\n"));
@@ -531,4 +545,31 @@ fn bodies_of_any_size_come_back_from_loop_and_worker_alike() {
         }
     }
     assert_eq!(peer.get("/large").body.len(), 8 << 20);
+}
+
+#[test]
+fn whoever_has_much_waiting_for_the_workers_keeps_nobody_else_waiting() {
+    let server = Server::roomy(1, Limits::default());
+    let hold = || {
+        let mut peer = server.peer();
+        peer.send("GET /hold HTTP/1.1\r\nHost: a\r\n\r\n");
+        peer
+    };
+    let mut greedy = vec![hold(), hold()];
+    server.held.recv_timeout(SOON).unwrap();
+    server.held.recv_timeout(SOON).unwrap();
+    greedy.extend((0..10).map(|_| hold()));
+    assert_eq!(server.peer().get("/a").status, 200, "the loop has seen them");
+    let mut other = server.peer();
+    other.send("GET /work/other HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(server.peer().get("/a").status, 200, "the loop has seen it");
+    server.release.send(()).unwrap();
+    server.release.send(()).unwrap();
+    assert_eq!(other.read().status, 200, "ten came before it, and one of them was its turn");
+    for _ in 0..10 {
+        server.release.send(()).unwrap();
+    }
+    for mut peer in greedy {
+        assert_eq!(peer.read().text(), "held");
+    }
 }

@@ -24,6 +24,7 @@ mod disk;
 
 mod doctor;
 // A service that answers as a test tells it to.
+mod fairness;
 mod fake_service;
 // What is new, as it commits.
 mod follow;

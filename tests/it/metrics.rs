@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::harness::{Client, HandClock, InProcess, config, envelope, eventually, stop};
 
 /// The names of the contract that have something to count in this build. Jobs, workers and objectives have none yet.
-pub(crate) const NAMES: [&str; 30] = [
+pub(crate) const NAMES: [&str; 31] = [
     "gateway_requests_total",
     "gateway_request_duration_ms",
     "gateway_request_duration_seconds",
@@ -26,6 +26,7 @@ pub(crate) const NAMES: [&str; 30] = [
     "sentinel_log_batch_seconds",
     "sentinel_channel_depth",
     "sentinel_inflight_bytes",
+    "sentinel_held_back_total",
     "sentinel_store_call_seconds",
     "sentinel_store_reconnects_total",
     "sentinel_store_up",

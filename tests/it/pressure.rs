@@ -32,7 +32,7 @@ fn a_full_queue_answers_503_with_a_time_and_recovers_by_itself() {
     let never = client.request("POST", "/v1/events", &fields, lines(0, 101).as_bytes()).expect(413);
     assert_eq!(never.json()["type"], "/problems/content-too-large");
     // What does not fit now is refused for now, whole: the room is taken as if others waited.
-    let room = service.service.shared().event_rooms.take(60).unwrap();
+    let room = service.service.shared().event_rooms.take(160).unwrap();
     let now = client.request("POST", "/v1/events", &fields, lines(0, 50).as_bytes()).expect(503);
     assert!(now.header("retry-after").is_some());
     assert_eq!(now.json()["type"], "/problems/unavailable");
@@ -46,7 +46,7 @@ fn a_full_queue_answers_503_with_a_time_and_recovers_by_itself() {
 }
 
 /// The bytes that are in flight, by pool, as they are scraped.
-fn in_flight(client: &mut Client, pool: &str) -> u64 {
+pub(crate) fn in_flight(client: &mut Client, pool: &str) -> u64 {
     let text = client.get("/metrics").expect(200).text();
     let series = format!("sentinel_inflight_bytes{{pool=\"{pool}\"}} ");
     let value = text.lines().find_map(|line| line.strip_prefix(&series));
@@ -72,9 +72,9 @@ fn payloads_that_wait_for_their_commit_are_bounded_by_their_bytes() {
         "streamKey": "s", "payload": {"level": "INFO", "message": "x", "details": {"filler": "x".repeat(5000)}}
     });
     let shared = service.service.shared();
-    // As if the payloads of others waited: there is room for one of ours, and not for three.
-    let room = shared.payload_rooms.take(65_536 - 9_000).unwrap();
-    assert_eq!(in_flight(&mut client, "payload"), 65_536 - 9_000);
+    // As if the payloads of others waited: there is room for one of ours beside as much that is left, and not for three.
+    let room = shared.payload_rooms.take(65_536 - 12_000).unwrap();
+    assert_eq!(in_flight(&mut client, "payload"), 65_536 - 12_000);
     let batch = client.request("POST", "/v1/events", &fields, events.join("\n").as_bytes());
     let batch = batch.expect(503);
     assert_eq!(batch.json()["type"], "/problems/unavailable");
@@ -102,7 +102,7 @@ fn payloads_that_wait_for_their_commit_are_bounded_by_their_bytes() {
 const LINES_BYTES: usize = 300_000;
 
 /// A batch of [`BODY_BYTES`] for the stream of `sender`, and how many lines it has.
-fn large_batch(sender: u128, round: u128) -> (u64, Vec<u8>) {
+pub(crate) fn large_batch(sender: u128, round: u128) -> (u64, Vec<u8>) {
     let payload = json!({"filler": "x".repeat(8000)});
     let mut lines = String::new();
     let mut count = 0;
@@ -119,13 +119,13 @@ fn large_batch(sender: u128, round: u128) -> (u64, Vec<u8>) {
 }
 
 /// A peer that has sent the head of a batch and half of its body.
-struct Half {
+pub(crate) struct Half {
     stream: BufReader<TcpStream>,
     rest: Vec<u8>,
 }
 
 impl Half {
-    fn send(api: SocketAddr, token: &str, body: &[u8]) -> Self {
+    pub(crate) fn send(api: SocketAddr, token: &str, body: &[u8]) -> Self {
         let (now, rest) = body.split_at(body.len() / 2);
         Self { rest: rest.to_vec(), ..Self::begin(api, token, body.len(), now) }
     }
@@ -142,16 +142,16 @@ impl Half {
         Self { stream: BufReader::new(stream), rest: Vec::new() }
     }
 
-    fn finish(mut self) -> Response {
+    pub(crate) fn finish(mut self) -> Response {
         self.stream.get_mut().write_all(&self.rest).unwrap();
         read_response(&mut self.stream, false).unwrap()
     }
 }
 
-/// What the bodies in a service may hold together in these tests, and one of them: longer than what a connection
-/// takes in for no use, else.
-const BUDGET: usize = 7_000_000;
-const BODY_BYTES: usize = 3_000_000;
+/// What the bodies in a service may hold together in these tests, of which one tenant gets half; and one of them:
+/// longer than what a connection takes in for no use, else.
+const BUDGET: usize = 14_000_000;
+pub(crate) const BODY_BYTES: usize = 3_000_000;
 
 #[test]
 fn bodies_on_their_way_are_bounded_by_their_bytes_and_small_posts_go_on() {
@@ -171,7 +171,7 @@ fn bodies_on_their_way_are_bounded_by_their_bytes_and_small_posts_go_on() {
     assert!(refused.header("retry-after").is_some());
     assert_eq!(refused.json()["type"], "/problems/unavailable");
     assert_eq!(refused.header("content-type"), Some("application/problem+json"));
-    let never = Half::begin(service.api, &token, BUDGET + 1, b"").finish().expect(413);
+    let never = Half::begin(service.api, &token, BUDGET / 2 + 1, b"").finish().expect(413);
     assert_eq!(never.json()["type"], "/problems/content-too-large");
     // What comes with its head in one piece is never kept.
     client.event("small", &envelope(1, "small", json!({}))).expect(202);

@@ -81,6 +81,12 @@ fn every_problem_has_its_status_and_explains_itself() {
     meet(Kind::TooLarge, raw(address, long.as_bytes()));
     let fields = [("Content-Type", "text/plain"), ("Idempotency-Key", "k6")];
     meet(Kind::UnsupportedMediaType, client.request("POST", "/v1/events", &fields, b"x"));
+    for path in ["/v1/events", "/internal/log", "/internal/start"] {
+        let fields = [json_type, ("Idempotency-Key", "k7"), ("Content-Encoding", "gzip")];
+        let packed = client.request("POST", path, &fields, event(7).to_string().as_bytes());
+        assert_eq!(packed.header("accept-encoding"), Some("identity"));
+        meet(Kind::UnsupportedMediaType, packed);
+    }
     meet(
         Kind::ExpectationFailed,
         raw(address, b"GET /health HTTP/1.1\r\nHost: localhost\r\nExpect: tea\r\n\r\n"),
@@ -100,7 +106,7 @@ fn every_problem_has_its_status_and_explains_itself() {
         ),
     );
     // What was answered last gives its room back a moment later.
-    let room = eventually("there is room", || service.service.shared().event_rooms.take(100).ok());
+    let room = eventually("there is room", || service.service.shared().event_rooms.take(200).ok());
     let full = client.event("k7", &event(7));
     assert!(full.header("retry-after").is_some());
     meet(Kind::Unavailable, full);

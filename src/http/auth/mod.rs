@@ -32,6 +32,7 @@ use keys::{Expectations, KeySet};
 
 use crate::certificates::PeerCertificate;
 use crate::config::{Config, DefaultRole, Mode, Provider};
+use crate::room::Accounts;
 
 /// A longer token is refused before anything in it is read.
 pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
@@ -76,6 +77,7 @@ pub fn usable_keys(provider: &Provider) -> anyhow::Result<usize> {
 pub struct Authenticator {
     keyring: Arc<Keyring>,
     default_role: DefaultRole,
+    accounts: Accounts,
     waiters: AtomicUsize,
 }
 
@@ -134,7 +136,7 @@ impl Authenticator {
 
     fn with(keyring: Arc<Keyring>, default_role: DefaultRole) -> Self {
         provider::install();
-        Self { keyring, default_role, waiters: AtomicUsize::new(0) }
+        Self { keyring, default_role, accounts: Accounts::default(), waiters: AtomicUsize::new(0) }
     }
 
     /// Who sent this `Authorization` at `now_s` (seconds since 1970), on a connection without a certificate. Never
@@ -197,7 +199,7 @@ impl Authenticator {
             });
         }
         let claims = current.set.verify(&kid, token, now_s)?;
-        let principal = Arc::new(Principal::of(&claims, self.default_role)?);
+        let principal = Arc::new(Principal::of(&claims, self.default_role, &self.accounts)?);
         let times = Times {
             not_before: claims.nbf.unwrap_or(0.0).max(claims.iat.unwrap_or(0.0)),
             expiry: claims.exp.unwrap_or(0.0),

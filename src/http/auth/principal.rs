@@ -2,6 +2,7 @@
 //! is no other way to come by one, so whoever holds a principal knows that a token was verified.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;
@@ -14,6 +15,7 @@ use super::keys::LEEWAY_S;
 use crate::certificates::{PeerCertificate, Thumbprint};
 use crate::config::DefaultRole;
 use crate::domain::ids::TenantId;
+use crate::room::{Account, Accounts};
 
 /// A longer subject is cut: it is a name for people, in decisions and logs.
 const SUBJECT_CHARS_MAX: usize = 200;
@@ -93,6 +95,8 @@ impl Roles {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Principal {
     tenant: TenantId,
+    /// What the tenant holds of the rooms that it shares with others.
+    account: Arc<Account>,
     roles: Roles,
     subject: String,
     /// When the door stops taking the token, since 1970. None: later than can be said.
@@ -124,6 +128,11 @@ impl Principal {
         &self.tenant
     }
 
+    /// What their tenant holds, by whatever token.
+    pub fn account(&self) -> &Arc<Account> {
+        &self.account
+    }
+
     /// What they may do.
     pub fn roles(&self) -> Roles {
         self.roles
@@ -149,8 +158,10 @@ impl Principal {
     /// A principal for tests of what lies behind the door.
     #[cfg(test)]
     pub(crate) fn for_tests(tenant: &str, roles: &[Role]) -> Self {
+        let tenant = TenantId::parse(tenant).unwrap();
         Self {
-            tenant: TenantId::parse(tenant).unwrap(),
+            account: Arc::new(Account::new(tenant.clone())),
+            tenant,
             roles: Roles::of(roles),
             subject: "tester".to_string(),
             until: None,
@@ -159,7 +170,11 @@ impl Principal {
     }
 
     /// The principal of a token whose signature, issuer, audience and times are verified.
-    pub(super) fn of(claims: &Claims, default_role: DefaultRole) -> Result<Self, AuthError> {
+    pub(super) fn of(
+        claims: &Claims,
+        default_role: DefaultRole,
+        accounts: &Accounts,
+    ) -> Result<Self, AuthError> {
         let bound = claims.cnf.as_ref().and_then(|cnf| cnf.get("x5t#S256"));
         let bound_to = bound.map(thumbprint).transpose()?;
         let tenant = match &claims.tenant_id {
@@ -174,6 +189,7 @@ impl Principal {
             .find_map(Value::as_str)
             .unwrap_or("-");
         Ok(Self {
+            account: accounts.of(&tenant),
             tenant,
             roles: claims.roles(default_role),
             subject: subject.chars().take(SUBJECT_CHARS_MAX).collect(),
@@ -243,7 +259,8 @@ mod tests {
     use super::*;
 
     fn principal(claims: Value, default_role: DefaultRole) -> Result<Principal, AuthError> {
-        Principal::of(&serde_json::from_value(claims).unwrap(), default_role)
+        let accounts = Accounts::default();
+        Principal::of(&serde_json::from_value(claims).unwrap(), default_role, &accounts)
     }
 
     #[test]

@@ -5,15 +5,20 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::super::body::Chunks;
-use super::super::limits::{Limits, SMALL_BODY_BYTES, STRANGERS_PART};
+use super::super::limits::{LARGEST_SHARE_PART, Limits, SMALL_BODY_BYTES};
 use super::super::parse::{self, Fields, Length, Line, Refusal};
 use super::super::reply::Facts;
 use super::super::{Head, Headers, Peer, Place, Port, Request};
-use crate::room::{Room, Rooms};
+use crate::room::{Account, NoRoom, Pool, Room, Rooms};
 
 const NO_ROOM: Refusal = Refusal {
     status: 503,
     detail: "the bodies of the requests in flight fill the room that there is for them; nothing of this one was kept",
+};
+
+const NO_SHARE: Refusal = Refusal {
+    status: 503,
+    detail: "the bodies of your tenant's requests in flight fill as much of the room as is left to others; nothing of this one was kept",
 };
 
 /// What holds for everything that happens to a connection in one go.
@@ -28,8 +33,8 @@ pub struct Moment<'m> {
 /// What is to be done with a head.
 #[derive(Debug)]
 pub enum Verdict<T> {
-    /// Read the body, so many bytes at most. `known`: it may take all the room that there is for bodies.
-    Read { admitted: T, place: Place, body_bytes_max: usize, known: bool },
+    /// Read the body, so many bytes at most.
+    Read { admitted: T, place: Place, body_bytes_max: usize },
     /// The reply is framed. `keep`: the connection may be used again.
     Refused { keep: bool },
 }
@@ -81,6 +86,8 @@ pub trait Responder {
     fn refuse(&mut self, refusal: Refusal, facts: Facts, out: &mut Vec<u8>) -> bool;
     /// The room for the bodies of all connections, in bytes.
     fn bodies(&self) -> &Arc<Rooms>;
+    /// Whose share of that room the body is a part of. None: it is not certain who is asking.
+    fn account<'a>(&'a self, admitted: &'a Self::Admitted) -> Option<&'a Arc<Account>>;
     /// An empty buffer for a request that must be kept.
     fn buffer(&mut self) -> Vec<u8>;
     /// Takes such a buffer back.
@@ -130,7 +137,7 @@ impl<T> Pending<T> {
             }
             Rest::Chunked(chunks) => {
                 let taken = chunks.decode(input, bytes)?;
-                room.grow_to(bytes.len() - *head_bytes).map_err(|_| NO_ROOM)?;
+                room.grow_to(bytes.len() - *head_bytes).map_err(refusal)?;
                 Ok((taken, chunks.is_done()))
             }
         }
@@ -141,15 +148,23 @@ impl<T> Pending<T> {
 pub(super) fn room_for(
     rooms: &Arc<Rooms>,
     length: Option<usize>,
-    known: bool,
+    account: Option<&Arc<Account>>,
     limits: &Limits,
 ) -> Result<Room, Refusal> {
-    let ceiling = match length {
-        _ if !known => limits.bodies_bytes_max / STRANGERS_PART,
-        Some(0..=SMALL_BODY_BYTES) => rooms.capacity(),
-        Some(_) | None => limits.bodies_bytes_max,
+    let (ceiling, pool) = match (account, length) {
+        (None, _) => (limits.bodies_bytes_max / LARGEST_SHARE_PART, Pool::Bodies),
+        (Some(_), Some(0..=SMALL_BODY_BYTES)) => (rooms.capacity(), Pool::SmallBodies),
+        (Some(_), Some(_) | None) => (limits.bodies_bytes_max, Pool::Bodies),
     };
-    rooms.take_below(length.unwrap_or(0), ceiling).map_err(|_| NO_ROOM)
+    let share = account.map(|account| (account, pool));
+    rooms.take_below(length.unwrap_or(0), ceiling, share).map_err(refusal)
+}
+
+fn refusal(no_room: NoRoom) -> Refusal {
+    match no_room {
+        NoRoom::Share => NO_SHARE,
+        NoRoom::Now | NoRoom::Ever => NO_ROOM,
+    }
 }
 
 /// The head as the app sees it.

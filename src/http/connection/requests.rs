@@ -2,7 +2,7 @@
 //! arrived and hands them on, and stops at the first request that isn't answered on the spot.
 
 use super::super::body::Chunks;
-use super::super::limits::OUT_BYTES_HIGH;
+use super::super::limits::{LARGEST_SHARE_PART, OUT_BYTES_HIGH};
 use super::super::parse::{self, Fields, Length, Refusal};
 use super::super::reply::Facts;
 use super::super::{Method, Place, Request};
@@ -94,16 +94,16 @@ impl<T, S> Connection<T, S> {
         self.framing(moment);
         // A body that is not read would be taken for the next request.
         let refusal_facts = Facts { keep: facts.keep && whole.is_some(), ..facts };
-        let (admitted, place, max, known) =
-            match responder.admit(&head, refusal_facts, &mut self.out) {
-                Verdict::Refused { keep } => {
-                    self.replied(keep && refusal_facts.keep, moment);
-                    return Some(bytes + whole.map_or(0, <[u8]>::len));
-                }
-                Verdict::Read { admitted, place, body_bytes_max, known } => {
-                    (admitted, place, body_bytes_max.min(moment.limits.bodies_bytes_max), known)
-                }
-            };
+        let (admitted, place, max) = match responder.admit(&head, refusal_facts, &mut self.out) {
+            Verdict::Refused { keep } => {
+                self.replied(keep && refusal_facts.keep, moment);
+                return Some(bytes + whole.map_or(0, <[u8]>::len));
+            }
+            Verdict::Read { admitted, place, body_bytes_max } => {
+                let share_max = moment.limits.bodies_bytes_max / LARGEST_SHARE_PART;
+                (admitted, place, body_bytes_max.min(share_max))
+            }
+        };
         if matches!(length, Length::Known(length) if length > max) {
             self.refuse(BODY_TOO_LARGE, facts.head_only, moment, responder);
             return Some(input.len());
@@ -115,7 +115,8 @@ impl<T, S> Connection<T, S> {
                     responder.handle(&request, admitted, facts, &mut self.out)
                 }
                 Place::Worker => {
-                    match room_for(responder.bodies(), Some(body.len()), known, moment.limits) {
+                    let account = responder.account(&admitted);
+                    match room_for(responder.bodies(), Some(body.len()), account, moment.limits) {
                         Ok(room) => {
                             let mut copy = responder.buffer();
                             copy.extend_from_slice(&input[..bytes + body.len()]);
@@ -137,7 +138,8 @@ impl<T, S> Connection<T, S> {
             // It takes room as it grows.
             Length::Chunked => None,
         };
-        let room = match room_for(responder.bodies(), announced, known, moment.limits) {
+        let account = responder.account(&admitted);
+        let room = match room_for(responder.bodies(), announced, account, moment.limits) {
             Ok(room) => room,
             Err(refusal) => {
                 self.refuse(refusal, facts.head_only, moment, responder);

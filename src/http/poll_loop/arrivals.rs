@@ -74,6 +74,7 @@ where
             writable: true,
             shut: false,
             exchange: 0,
+            lane: 0,
             serial: self.serial,
             reminded_at: None,
             _pass: pass,

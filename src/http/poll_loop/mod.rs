@@ -14,7 +14,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use crossbeam::channel::{Sender, TrySendError};
+use crossbeam::channel::TrySendError;
 use mio::{Events, Poll, Token};
 use slab::Slab;
 
@@ -31,7 +31,7 @@ use super::limits::{
 use super::timers::{Reminder, Timers};
 use super::transport::{Moved, Transport, Workbench};
 use super::worker::Job;
-use super::{App, Pause, Peer, Port, Unfinished};
+use super::{App, Pause, Peer, Port, Unfinished, turns};
 use crate::component::{Stop, await_work, begin_step};
 use crate::mailbox::{Address, Mailbox};
 
@@ -59,6 +59,8 @@ struct Guest<A: App> {
     /// Both sides of the socket have been closed before the place could be freed.
     shut: bool,
     exchange: u32,
+    /// Among whose requests its own wait for a worker.
+    lane: u64,
     serial: u64,
     reminded_at: Option<Instant>,
     _pass: Pass,
@@ -104,7 +106,7 @@ where
     pub(super) fn new(
         seat: Seat,
         app: A,
-        jobs: Sender<Job<A>>,
+        jobs: turns::Sender<Job<A>>,
         limits: Arc<Limits>,
         gate: Arc<Gate>,
     ) -> Self {
@@ -297,7 +299,7 @@ where
     fn drive(&mut self, slot: usize, now: Instant, due: bool) {
         let Some(guest) = self.guests.get_mut(slot) else { return };
         let guest = &mut **guest;
-        let Guest { transport, connection, peer, readable, writable, exchange, .. } = guest;
+        let Guest { transport, connection, peer, readable, writable, exchange, lane, .. } = guest;
         let moment = Moment { now, limits: &self.limits, draining: self.drain_by.is_some() };
         let slot_number =
             u32::try_from(slot).expect("the cap on connections is below four billion");
@@ -309,7 +311,8 @@ where
                 Moved::Failed => connection.abort(),
             }
         }
-        let mut desk = Desk { office: &mut self.office, exchange, slot: slot_number, peer, port };
+        let mut desk =
+            Desk { office: &mut self.office, exchange, lane, slot: slot_number, peer, port };
         connection.lend(&mut self.spare_out);
         if due {
             connection.expire(moment, &mut desk);
@@ -372,7 +375,7 @@ where
         }
         if let Some((stream, facts)) = connection.take_stream() {
             let address = Address { slot: slot_number, generation: *desk.exchange };
-            match desk.office.go_on(stream, facts, address) {
+            match desk.office.go_on(stream, facts, address, *desk.lane) {
                 Ok(()) => {}
                 Err(TrySendError::Full(stream)) => {
                     connection.put_stream(stream);

@@ -8,12 +8,14 @@
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::connection::{classify, open_reader};
+use super::connection::{classify, make_private, open_reader};
+use super::folder::FOLDER_MODE;
 use super::snapshot::{copy, io_error, position_of, sync};
 use crate::domain::time::Timestamp;
 use crate::store::{Result, StoreError};
@@ -104,7 +106,11 @@ fn is_complete(manifest: &Manifest) -> bool {
 /// When `to` holds something, or when a file cannot be copied or is damaged.
 pub fn backup(folder: &Path, to: &Path, now: Timestamp) -> Result<Manifest> {
     const CALL: &str = "backup";
-    fs::create_dir_all(to).map_err(io_error(CALL, to))?;
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(FOLDER_MODE)
+        .create(to)
+        .map_err(io_error(CALL, to))?;
     let mut entries = fs::read_dir(to).map_err(io_error(CALL, to))?;
     if entries.next().is_some() {
         return Err(io_error(CALL, to)(io::Error::other("the folder is not empty")));
@@ -121,6 +127,7 @@ pub fn backup(folder: &Path, to: &Path, now: Timestamp) -> Result<Manifest> {
     let text = serde_json::to_string_pretty(&manifest)
         .map_err(|error| StoreError::Other { call: CALL, source: error.into() })?;
     let path = to.join(MANIFEST);
+    make_private(&path);
     fs::write(&path, text).map_err(io_error(CALL, &path))?;
     sync(&path)?;
     sync(to)?;

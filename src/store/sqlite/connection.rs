@@ -3,6 +3,8 @@
 //! What must stay true: no connection checkpoints on its own (a checkpoint is the whole tail of a durable commit,
 //! so it happens where nobody waits for an answer), and an input/output error never passes as something to retry.
 
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -27,12 +29,25 @@ const READER_CACHE_KIB: i64 = 4 * 1024;
 /// A WAL that has grown beyond this, by a burst or a long reader, is cut back when it starts over.
 const WAL_BYTES_KEPT: i64 = 64 * 1024 * 1024;
 
+/// Only the service's own user may look into a file: payloads lie in it, and copies of a folder are often made where
+/// others may look.
+const FILE_MODE: u32 = 0o600;
+
+/// Makes a file that is not there for its owner alone, whatever the umask; `SQLite` takes an empty one for a new one,
+/// and gives the files that it keeps beside it the same rights. Whoever opened a file that is there and closed it
+/// again would give up the locks that this process has on it.
+pub(super) fn make_private(path: &Path) {
+    // Where it cannot be made, opening it says why.
+    let _ = OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(path);
+}
+
 /// Opens a file for writing and makes it if it is not there. `synchronous_full`: a commit that returned is on disk.
 pub(super) fn open_writer(path: &Path, synchronous_full: bool) -> Result<Connection> {
     const CALL: &str = "open for writing";
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
         | OpenFlags::SQLITE_OPEN_CREATE
         | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    make_private(path);
     let open = || -> rusqlite::Result<(Connection, String)> {
         let connection = Connection::open_with_flags(path, flags)?;
         prepare(&connection)?;

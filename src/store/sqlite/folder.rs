@@ -19,7 +19,7 @@ use crate::store::{Result, StoreError, WriteState};
 const CALL: &str = "open the folder";
 
 /// Only the service's own user may look into the folder: payloads and keys lie in it.
-const FOLDER_MODE: u32 = 0o700;
+pub(super) const FOLDER_MODE: u32 = 0o700;
 
 /// The same for files that we make ourselves.
 const FILE_MODE: u32 = 0o600;

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use rusqlite::Connection;
 use rusqlite::backup::{Backup, StepResult};
 
-use super::connection::{classify, open_reader, open_writer, quick_check};
+use super::connection::{classify, make_private, open_reader, open_writer, quick_check};
 use super::folder::Folder;
 use super::log::LogReader;
 use super::projection::{self, Session};
@@ -81,6 +81,7 @@ pub(super) fn copy(from: &Connection, to: &Path) -> Result<()> {
     const CALL: &str = "copy database";
     let fail = |error| classify(CALL, error);
     remove(to)?;
+    make_private(to);
     let mut copy = Connection::open(to).map_err(fail)?;
     {
         let backup = Backup::new(from, &mut copy).map_err(fail)?;

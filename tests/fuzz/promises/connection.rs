@@ -10,6 +10,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
+use sentinel::domain::ids::TenantId;
 use sentinel::http::connection::{
     Closing, Connection, Moment, Outcome, Parcel, Responder, Verdict, with_request,
 };
@@ -17,7 +18,7 @@ use sentinel::http::limits::{Limits, OUT_BYTES_HIGH, READ_BYTES};
 use sentinel::http::parse::Refusal;
 use sentinel::http::reply::{self, Date, Facts};
 use sentinel::http::{Head, Place, Port, Reply, Request};
-use sentinel::room::Rooms;
+use sentinel::room::{Account, Rooms};
 
 const PEER: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 /// Short enough that an input of some hundred bytes can be too long.
@@ -44,6 +45,7 @@ struct Scribe {
     refuses: bool,
     /// Just enough for one body.
     bodies: Arc<Rooms>,
+    account: Arc<Account>,
     date: Date,
 }
 
@@ -78,7 +80,7 @@ impl Responder for Scribe {
             return Verdict::Refused { keep: self.frame(401, b"refused", facts, out) };
         }
         let place = if head.path.starts_with("/w") { Place::Worker } else { Place::Loop };
-        Verdict::Read { admitted: (), place, body_bytes_max: BODY_BYTES_MAX, known: true }
+        Verdict::Read { admitted: (), place, body_bytes_max: BODY_BYTES_MAX }
     }
 
     fn handle(
@@ -119,6 +121,10 @@ impl Responder for Scribe {
         &self.bodies
     }
 
+    fn account(&self, (): &()) -> Option<&Arc<Account>> {
+        Some(&self.account)
+    }
+
     fn buffer(&mut self) -> Vec<u8> {
         Vec::new()
     }
@@ -143,8 +149,10 @@ impl Bench {
         let moment = Moment { now, limits: &limits, draining: false };
         let connection = Connection::new(PEER, Port::Api, moment);
         let date = Date::new(UNIX_EPOCH + Duration::from_secs(784_111_777));
-        let bodies = Rooms::new(BODY_BYTES_MAX);
-        let scribe = Scribe { seen: Vec::new(), refuses, bodies, date };
+        // A share is half of it.
+        let bodies = Rooms::new(2 * BODY_BYTES_MAX);
+        let account = Arc::new(Account::new(TenantId::parse("t").expect("a valid tenant")));
+        let scribe = Scribe { seen: Vec::new(), refuses, bodies, account, date };
         Self { connection, scribe, limits, now, draining: false, got: Vec::new() }
     }
 

@@ -141,6 +141,9 @@ pub(crate) fn an_admin_names_the_tenant_and_nobody_else_may(clients: Clients<'_>
     admin.get("/status/the-process").expect(404);
     admin.get("/status/the-process?tenant=named").expect(200);
     stranger.get("/status/the-process?tenant=named").expect(403);
+    // However the name of the parameter is written.
+    admin.get("/status/the-process?%74enan%74=named").expect(200);
+    stranger.get("/status/the-process?%74enan%74=named").expect(403);
     named.get("/status/the-process?tenant=named").expect(200);
     let mut event = envelope(9, "s", json!({}));
     event["tenantId"] = json!("named");

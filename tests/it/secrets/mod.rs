@@ -4,6 +4,8 @@
 //! Every secret and every payload of these tests holds a canary, and whatever the program has written is searched for
 //! it. Besides, the harness searches every log record of the services that the other tests run in this process.
 
+// Who may read what lies on the disk.
+mod files;
 // What a panic leaves in the log, and what it leaves alone.
 mod panics;
 // Whatever people read in a terminal.

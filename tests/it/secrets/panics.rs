@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam::channel::{bounded, unbounded};
+use crossbeam::channel::unbounded;
 use sentinel::config::{LogFilter, LogFormat, LogSettings};
 use sentinel::domain::ids::{EventId, ProcessId, StreamKey, TenantId};
 use sentinel::domain::process::mark::Mark;
@@ -15,7 +15,7 @@ use sentinel::domain::process::{RunRow, State};
 use sentinel::domain::time::Timestamp;
 use sentinel::http::front::Front;
 use sentinel::http::limits::Limits;
-use sentinel::http::worker;
+use sentinel::http::{turns, worker};
 use sentinel::routes::{Desk, Shared};
 use sentinel::service::{Parts, wall_clock};
 use sentinel::store::{self, Page, Paged, ProcessView, Result, Store};
@@ -261,7 +261,7 @@ fn a_service_with_a_bug() {
     let loopback: SocketAddr = "127.0.0.1:0".parse().unwrap();
     let mut front = Front::bind(loopback, None, 1, Limits::default()).unwrap();
     let (ended, _names) = unbounded();
-    let (jobs, queue) = bounded(100);
+    let (jobs, queue) = turns::bounded(100);
     let desk = || Desk::new(Arc::clone(&shared)).unwrap();
     let mut worker = worker::start(0, desk(), queue, ended.clone()).unwrap();
     let mut poll_loop = front.start_loop(0, desk(), jobs, ended).unwrap();

@@ -3,13 +3,13 @@
 use std::io::{ErrorKind, Write};
 use std::time::{Duration, Instant};
 
-use crossbeam::channel::{bounded, unbounded};
+use crossbeam::channel::unbounded;
 use sentinel::certificates::{ClientAuth, ServerFiles, ServerIdentity};
 use sentinel::component::End;
 use sentinel::http::Port;
 use sentinel::http::front::Front;
 use sentinel::http::limits::Limits;
-use sentinel::http::worker;
+use sentinel::http::{turns, worker};
 use sentinel::routes::Desk;
 use serde_json::json;
 
@@ -195,7 +195,7 @@ fn who_takes_nothing_is_cut_off_at_the_deadline_for_writing() {
     };
     front.secure(Port::Api, &ServerIdentity::open("API", files).unwrap());
     let (ended, _) = unbounded();
-    let (jobs, queue) = bounded(1000);
+    let (jobs, queue) = turns::bounded(1000);
     let desk = || Desk::new(world.service.service.shared().clone()).unwrap();
     let face = front.start_loop(0, desk(), jobs, ended.clone()).unwrap();
     let worker = worker::start(0, desk(), queue, ended).unwrap();

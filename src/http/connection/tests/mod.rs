@@ -14,7 +14,8 @@ use super::super::limits::{Limits, OUT_BYTES_HIGH, READ_BYTES, SMALL_BODIES_PART
 use super::super::reply::Date;
 use super::super::{Head, Place, Reply, Request};
 use super::*;
-use crate::room::Rooms;
+use crate::domain::ids::TenantId;
+use crate::room::{Account, Rooms};
 
 /// Admits `/refused` never, `/batch` with [`BATCH_BYTES_MAX`], everything else with 100 bytes of body, and says what it
 /// was asked. Who asks for `/stranger…` is not known.
@@ -23,6 +24,8 @@ struct Scribe {
     /// Requests sent to a worker: their bytes and the length of their heads.
     dispatched: Vec<Parcel<String>>,
     bodies: Arc<Rooms>,
+    /// Whoever asks, unless it is for `/stranger…`.
+    account: Arc<Account>,
     date: Date,
 }
 
@@ -44,10 +47,9 @@ impl Responder for Scribe {
         }
         let place = if head.path.starts_with("/worker") { Place::Worker } else { Place::Loop };
         let admitted = format!("{:?} {}", head.method, head.path);
-        let known = !head.path.starts_with("/stranger");
         let is_batch = head.path.contains("batch");
         let body_bytes_max = if is_batch { BATCH_BYTES_MAX } else { 100 };
-        Verdict::Read { admitted, place, body_bytes_max, known }
+        Verdict::Read { admitted, place, body_bytes_max }
     }
 
     fn handle(
@@ -89,6 +91,10 @@ impl Responder for Scribe {
         &self.bodies
     }
 
+    fn account<'a>(&'a self, admitted: &'a String) -> Option<&'a Arc<Account>> {
+        (!admitted.contains("/stranger")).then_some(&self.account)
+    }
+
     fn buffer(&mut self) -> Vec<u8> {
         Vec::new()
     }
@@ -126,7 +132,8 @@ impl Bench {
         let connection = Connection::new(peer, Port::Api, moment);
         let date = Date::new(UNIX_EPOCH + Duration::from_secs(784_111_777));
         let bodies = Rooms::new(BODIES_BYTES_MAX + SMALL_BYTES_MAX);
-        let scribe = Scribe { seen: vec![], dispatched: vec![], bodies, date };
+        let account = Arc::new(Account::new(TenantId::parse("t").unwrap()));
+        let scribe = Scribe { seen: vec![], dispatched: vec![], bodies, account, date };
         let (got, closing) = (String::new(), Closing::Open);
         Self { connection, scribe, limits, start: now, now, draining: false, got, closing }
     }

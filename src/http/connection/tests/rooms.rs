@@ -2,10 +2,17 @@
 
 use super::*;
 
-/// A connection that shares the room of `other`.
+/// A connection of another tenant that shares the room of `other`.
 fn beside(other: &Bench) -> Bench {
     let mut bench = Bench::new();
     bench.scribe.bodies = Arc::clone(&other.scribe.bodies);
+    bench
+}
+
+/// A connection of the same tenant.
+fn of_the_same(other: &Bench) -> Bench {
+    let mut bench = beside(other);
+    bench.scribe.account = Arc::clone(&other.scribe.account);
     bench
 }
 
@@ -28,7 +35,7 @@ fn a_body_that_finds_no_room_is_refused_before_it_is_read_and_the_next_one_finds
     first.send(&half_of("/batch", 20_000));
     assert_eq!(first.scribe.bodies.taken(), 20_000, "what is announced is kept free");
     let mut second = beside(&first);
-    second.send(&half_of("/batch", 20_000));
+    second.send(&half_of("/batch", 10_000));
     let mut third = beside(&first);
     third.send(
         b"POST /batch HTTP/1.1\r\nHost: a\r\nContent-Length: 20000\r\nExpect: 100-continue\r\n\r\n",
@@ -36,13 +43,13 @@ fn a_body_that_finds_no_room_is_refused_before_it_is_read_and_the_next_one_finds
     assert_eq!(third.statuses(), [503], "and nothing is asked for");
     assert!(third.got.contains("Connection: close\r\n"), "{}", third.got);
     assert_eq!(third.closing, Closing::Half);
-    assert_eq!(first.scribe.bodies.taken(), 40_000);
+    assert_eq!(first.scribe.bodies.taken(), 30_000);
     first.send(&[b'x'; 10_000]);
-    assert_eq!((first.statuses(), first.scribe.bodies.taken()), (vec![200], 20_000));
+    assert_eq!((first.statuses(), first.scribe.bodies.taken()), (vec![200], 10_000));
     let mut fourth = beside(&first);
-    fourth.send(&half_of("/batch", 20_000));
-    fourth.send(&[b'x'; 10_000]);
-    second.send(&[b'x'; 10_000]);
+    fourth.send(&half_of("/batch", 14_000));
+    fourth.send(&[b'x'; 7_000]);
+    second.send(&[b'x'; 5_000]);
     assert_eq!((fourth.statuses(), second.statuses()), (vec![200], vec![200]));
     assert_eq!(first.scribe.bodies.taken(), 0);
 }
@@ -90,10 +97,14 @@ fn a_chunked_body_takes_room_as_it_grows() {
     bench.send(b"28\r\n");
     bench.send(&[b'x'; 40]);
     assert_eq!(bench.scribe.bodies.taken(), 40, "what has come, and no framing");
-    let rest = bench.scribe.bodies.take(BODIES_BYTES_MAX - 60).unwrap();
+    let rest = bench.scribe.bodies.take(BODIES_BYTES_MAX - 120).unwrap();
     bench.send(b"\r\n14\r\n");
     bench.send(&[b'x'; 20]);
-    assert_eq!(bench.scribe.bodies.taken(), BODIES_BYTES_MAX);
+    assert_eq!(
+        bench.scribe.bodies.taken(),
+        BODIES_BYTES_MAX - 60,
+        "as much as it has itself is left"
+    );
     bench.send(b"\r\n1\r\nx");
     assert_eq!(bench.statuses(), [503]);
     drop(rest);
@@ -126,15 +137,45 @@ fn whoever_is_not_known_leaves_half_of_the_room_to_others() {
     growing.send(b"\r\n1\r\nx");
     assert_eq!(growing.statuses(), [503], "the same piece by piece");
     let mut known = beside(&first);
-    known.send(&half_of("/batch", 20_000));
-    known.send(&[b'x'; 10_000]);
+    known.send(&half_of("/batch", 12_000));
+    known.send(&[b'x'; 6_000]);
     assert_eq!(known.statuses(), [200]);
+}
+
+#[test]
+fn a_tenant_holds_no_more_than_is_left_to_others_over_all_of_its_connections() {
+    let mut first = Bench::new();
+    first.send(&half_of("/batch", 18_000));
+    let mut second = of_the_same(&first);
+    second.send(&chunked("/batch", &[2_000]));
+    assert_eq!(first.scribe.bodies.taken(), BODIES_BYTES_MAX / 2);
+    let mut third = of_the_same(&first);
+    third.send(&half_of("/batch", 17_000));
+    assert_eq!(third.statuses(), [503]);
+    assert!(third.got.contains("left to others"), "{}", third.got);
+    second.send(b"1\r\nx");
+    assert_eq!(second.statuses(), [503], "the same piece by piece");
+    // It may still send signs of life, and another tenant batches.
+    let mut small = of_the_same(&first);
+    small.send(&half_of("/worker", 100));
+    small.send(&[b'x'; 50]);
+    assert_eq!(small.scribe.dispatched.len(), 1);
+    let mut other = beside(&first);
+    other.send(&half_of("/batch", 10_000));
+    other.send(&[b'x'; 5_000]);
+    assert_eq!(other.statuses(), [200]);
+    assert_eq!(first.scribe.bodies.held_back(), 2);
+    first.send(&[b'x'; 9_000]);
+    let mut again = of_the_same(&first);
+    again.send(&half_of("/batch", 17_000));
+    again.send(&[b'x'; 8_500]);
+    assert_eq!(again.statuses(), [200], "what is given back is there again");
 }
 
 #[test]
 fn who_hears_that_there_is_no_room_may_send_its_body_to_the_end() {
     let mut bench = Bench::new();
-    bench.limits.bodies_bytes_max = 3 << 20;
+    bench.limits.bodies_bytes_max = 4 << 20;
     let all = bench.scribe.bodies.take(BODIES_BYTES_MAX + SMALL_BYTES_MAX).unwrap();
     let (length, sent) = (2 << 20, 100_000);
     bench.send(&post("/batch", &"x".repeat(length))[..sent]);
