@@ -12,7 +12,8 @@
 //!
 //! Whoever was kept from being heard must first get the time to be heard. So nothing is judged beyond the
 //! watermark, nor before one heartbeat interval has passed since the reaper began, since the store refused a write
-//! or a read, or since the wall clock jumped against the steady one (a suspended machine, a corrected clock).
+//! or a read, or since the wall clock jumped against the steady one (a suspended machine, a corrected clock). While log
+//! rows are shed, nobody is judged who has ever said some: they may be all that shows that it lives.
 
 use std::io;
 use std::sync::Arc;
@@ -50,6 +51,8 @@ pub struct Reaper {
     postings: Sender<Posting>,
     /// Whether the store takes writes: while it does not, nobody can be heard.
     takes_writes: Arc<dyn Fn() -> bool + Send + Sync>,
+    /// Whether it takes log rows too.
+    takes_logs: Arc<dyn Fn() -> bool + Send + Sync>,
     /// Since when, on the steady clock, everybody could be heard. None: not now.
     heard_since: Option<Duration>,
     /// Both clocks at the last pass.
@@ -112,11 +115,18 @@ impl Reaper {
             watermark,
             postings,
             takes_writes,
+            takes_logs: Arc::new(|| true),
             heard_since: None,
             last: None,
             metrics: Arc::default(),
             tracer: None,
         }
+    }
+
+    /// The same reaper on a store that sheds log rows while `takes_logs` is false.
+    #[must_use]
+    pub fn hearing_logs_while(self, takes_logs: Arc<dyn Fn() -> bool + Send + Sync>) -> Self {
+        Self { takes_logs, ..self }
     }
 
     /// The same reaper, whose store calls are timed by `metrics`.
@@ -142,7 +152,8 @@ impl Reaper {
         steady: Duration,
     ) -> Result<Passed> {
         let until = match self.watermark.get() {
-            Some(until) if self.may_judge(now, steady) => until,
+            // One that lies ahead is from before the clock was set back: nobody was silent in a time to come.
+            Some(until) if self.may_judge(now, steady) => until.min(now),
             Some(_) | None => return Ok(Passed { held: true, ..Passed::default() }),
         };
         let judged = self.judge(session, until);
@@ -176,7 +187,15 @@ impl Reaper {
         let metrics = Arc::clone(&self.metrics);
         let mut lost = Vec::new();
         for overdue in metrics.timed(StoreCall::Overdue, || session.overdue(until, BATCH_MAX))? {
+            let unheard = overdue.last_log_at.is_some() && !(self.takes_logs)();
             match self.judgement(&overdue, until, Why::Deadline) {
+                Judgement::Lost(_) if unheard => {
+                    let deadline = until.plus(self.policy.heartbeat_interval);
+                    metrics.timed(StoreCall::PutOff, || {
+                        session.put_off(&overdue.tenant, &overdue.process, deadline)
+                    })?;
+                    passed.put_off += 1;
+                }
                 Judgement::Lost(envelope) => lost.push(*envelope),
                 Judgement::Lives { deadline } => {
                     // One that is not waited for at all has no deadline once its next event is applied.
@@ -281,6 +300,7 @@ mod tests {
     use super::*;
     use crate::domain::event::{IdOrigin, PayloadHash};
     use crate::domain::ids::{EventId, EventType, ProcessId, Source, StreamKey, TenantId};
+    use crate::domain::log_row::{Level, LogRow};
     use crate::store::sqlite::{Settings, Sqlite};
     use crate::store::{IntakeSession, Reader, Store};
 
@@ -471,6 +491,83 @@ mod tests {
         assert_eq!(site.reap(), HELD, "the machine may have slept");
         site.wait(HEARTBEAT);
         assert_eq!(site.reap(), ONE);
+    }
+
+    #[test]
+    fn who_says_log_rows_is_not_judged_while_these_are_shed() {
+        let mut site = Site::new();
+        let takes_logs = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&takes_logs);
+        site.reaper.takes_logs = Arc::new(move || told.load(Ordering::Relaxed));
+        site.post("process.started");
+        site.apply();
+        site.reap();
+        let row = |now: Timestamp| LogRow {
+            tenant: TenantId::parse("acme").unwrap(),
+            process: ProcessId::parse("import").unwrap(),
+            level: Level::Info,
+            message: "still here".into(),
+            event_type: None,
+            component: None,
+            details: None,
+            stack_trace: None,
+            logged_at: now,
+            duration_us: None,
+            correlation_id: None,
+            trace_id: None,
+            span_id: None,
+        };
+        site.store.logs().unwrap().write(&[row(site.store.now())]).unwrap();
+        site.wait(2 * TIMEOUT);
+        site.apply();
+        assert_eq!(site.reap(), Passed { put_off: 1, ..NOTHING });
+        // The next row finds room again, in time.
+        takes_logs.store(true, Ordering::Relaxed);
+        site.store.logs().unwrap().write(&[row(site.store.now())]).unwrap();
+        site.wait(HEARTBEAT);
+        site.apply();
+        assert_eq!(site.reap(), Passed { put_off: 1, ..NOTHING });
+        site.wait(TIMEOUT);
+        site.apply();
+        assert_eq!(site.reap(), ONE, "silence is heard again");
+    }
+
+    #[test]
+    fn a_clock_that_ran_ahead_and_was_set_back_makes_nobody_lost_who_is_heard() {
+        let mut site = Site::new();
+        site.post("process.started");
+        site.apply();
+        site.reap();
+        // While the clock is a day ahead, the listener finds the queue empty.
+        let day = i64::try_from(Duration::from_secs(86_400).as_micros()).unwrap();
+        site.clock.fetch_add(day, Ordering::Relaxed);
+        site.apply();
+        site.clock.fetch_sub(day, Ordering::Relaxed);
+        for _ in 0..10 {
+            site.wait(HEARTBEAT);
+            site.post("process.heartbeat");
+            site.apply();
+            let passed = site.reap();
+            assert_eq!((passed.expired, site.status().as_str()), (0, "RUNNING"));
+        }
+        // It is the deadline that decides again, and no time that has not come yet.
+        site.wait(TIMEOUT);
+        site.apply();
+        assert_eq!(site.reap(), ONE);
+    }
+
+    #[test]
+    fn a_watermark_from_before_the_clock_was_set_back_proves_nothing() {
+        let mut site = Site::new();
+        site.post("process.started");
+        site.apply();
+        site.reap();
+        // Set ahead and back between two passes, so that the reaper sees no jump, and the listener has not come since.
+        site.watermark
+            .advance(site.store.now().plus(2 * TIMEOUT), site.store.now().plus(2 * TIMEOUT));
+        site.wait(HEARTBEAT);
+        assert_eq!(site.reap(), NOTHING);
+        assert_eq!(site.status(), "RUNNING");
     }
 
     #[test]
