@@ -219,9 +219,23 @@ impl Reaper {
         if lost.is_empty() {
             return Ok(passed);
         }
+        let named: Vec<_> = lost
+            .iter()
+            .map(|envelope| (envelope.tenant.clone(), envelope.stream.process()))
+            .collect();
         match self.post(lost) {
-            Some(expired) => {
-                passed.expired = expired;
+            Some(durable) => {
+                passed.expired = durable.iter().filter(|durable| **durable).count();
+                for ((tenant, process), durable) in named.into_iter().zip(durable) {
+                    let (Some(process), false) = (process, durable) else { continue };
+                    log::error!("the id of an expiry of {process:?} was used for something else");
+                    // The longest overdue come first, so those that stay so must not fill the portion of the others.
+                    let deadline = until.plus(self.policy.heartbeat_interval);
+                    metrics.timed(StoreCall::PutOff, || {
+                        session.put_off(&tenant, &process, deadline)
+                    })?;
+                    passed.put_off += 1;
+                }
                 // Only now: what is not durable yet must be found again.
                 for (tenant, process) in &deserted {
                     session.forget_session(tenant, process)?;
@@ -258,8 +272,9 @@ impl Reaper {
         }
     }
 
-    /// Posts expiries through intake, like everybody's events. None: the store took nothing.
-    fn post(&self, envelopes: Vec<Envelope>) -> Option<usize> {
+    /// Posts expiries through intake, like everybody's events, and tells of each whether it is durable, now or before.
+    /// None: the store took nothing.
+    fn post(&self, envelopes: Vec<Envelope>) -> Option<Vec<bool>> {
         let (mailbox, letters) = ChannelMailbox::new();
         let address = Address { slot: 0, generation: 0 };
         let reply = ReplyTo { mailbox, address, context: Box::new(()) };
@@ -272,19 +287,14 @@ impl Reaper {
         }
         let letter = letters.recv_timeout(ANSWER_WAIT).ok()?;
         match letter.answer {
-            Answer::Verdicts(verdicts) => {
-                let mut durable = 0;
-                for verdict in &verdicts {
-                    match verdict {
-                        Verdict::Accepted(_) | Verdict::Replayed(_) => durable += 1,
-                        Verdict::KeyReused | Verdict::EventIdReused => {
-                            log::error!("the id of an expiry was used for something else");
-                        }
-                        Verdict::Unavailable(_) => return None,
-                    }
-                }
-                Some(durable)
-            }
+            Answer::Verdicts(verdicts) => verdicts
+                .iter()
+                .map(|verdict| match verdict {
+                    Verdict::Accepted(_) | Verdict::Replayed(_) => Some(true),
+                    Verdict::KeyReused | Verdict::EventIdReused => Some(false),
+                    Verdict::Unavailable(_) => None,
+                })
+                .collect(),
             Answer::Logged(_) | Answer::Unavailable(_) => None,
         }
     }
@@ -530,6 +540,37 @@ mod tests {
         site.wait(TIMEOUT);
         site.apply();
         assert_eq!(site.reap(), ONE, "silence is heard again");
+    }
+
+    #[test]
+    fn a_process_whose_expiry_cannot_be_told_does_not_keep_the_others_waiting() {
+        let mut site = Site::new();
+        site.post("process.started");
+        site.apply();
+        site.reap();
+        site.wait(TIMEOUT);
+        site.apply();
+        let found = site.keeper.overdue(site.store.now(), 1).unwrap().remove(0);
+        let until = site.store.now();
+        let Judgement::Lost(told) = site.reaper.judgement(&found, until, Why::Deadline) else {
+            panic!("it is overdue");
+        };
+        let other = Envelope {
+            event_type: EventType::parse("OrderCreated").unwrap(),
+            hash: PayloadHash([9; 32]),
+            ..*told
+        };
+        site.intake.accept(until, vec![other]).unwrap();
+        site.apply();
+        assert_eq!(site.reap(), Passed { put_off: 1, ..NOTHING });
+        assert_eq!(site.keeper.overdue(until, 1).unwrap(), []);
+        // The next sign of life has another expiry.
+        site.wait(HEARTBEAT);
+        site.post("process.heartbeat");
+        site.apply();
+        site.wait(TIMEOUT);
+        site.apply();
+        assert_eq!(site.reap(), ONE);
     }
 
     #[test]
