@@ -3,10 +3,14 @@
 //! None of it is urgent and all of it is slow, so it has a thread of its own: a checkpoint on the acknowledging
 //! thread would be the whole tail of a durable request. Each pass is bounded, and what fails for the moment waits
 //! for the next one.
+//!
+//! What goes by its age is gone for good, and a clock that is wrong for a minute must not empty the store. So after the
+//! wall clock jumped ahead of the steady one (a wrong time server, a mistyped date, a machine that slept), ages are told
+//! by the time before the jump until the new time has stood for [`DOUBT`].
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam::channel::Sender;
 
@@ -26,14 +30,51 @@ const ARCHIVE_PAUSE: Duration = Duration::from_secs(60);
 /// Rows that one archiving transaction touches at most: some ten milliseconds of the writer's lock.
 const ARCHIVE_ROWS: usize = 500;
 
+/// Wall and steady clock may differ by this much between two passes before it counts as a jump.
+const JUMP_MAX: Duration = Duration::from_secs(60);
+/// How long a time is doubted to which the wall clock jumped ahead: long enough for somebody to see it and set it right.
+pub const DOUBT: Duration = Duration::from_secs(3600);
+
 /// What the keeper works with besides its session.
 pub struct Keeper {
     pub retention: Duration,
     /// The store's clock.
     pub clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
     pub metrics: Arc<Metrics>,
+    age_clock: AgeClock,
     counted_at: Option<Timestamp>,
     archived_at: Option<Timestamp>,
+}
+
+/// Tells the time that ages are told by.
+#[derive(Debug, Default)]
+struct AgeClock {
+    /// What both clocks said when they were last believed.
+    believed: Option<(Timestamp, Duration)>,
+    /// Since when, on the steady clock, the wall clock is not.
+    doubted_since: Option<Duration>,
+}
+
+impl AgeClock {
+    fn tell(&mut self, wall: Timestamp, steady: Duration) -> Timestamp {
+        if let Some((then, begun)) = self.believed {
+            let expected = then.plus(steady.saturating_sub(begun));
+            if wall.since(expected) > JUMP_MAX {
+                if self.doubted_since.is_none() {
+                    log::warn!(
+                        "the wall clock jumped ahead: nothing goes by its new time for {DOUBT:?}"
+                    );
+                }
+                let since = *self.doubted_since.get_or_insert(steady);
+                if steady.saturating_sub(since) < DOUBT {
+                    return expected;
+                }
+            }
+        }
+        self.believed = Some((wall, steady));
+        self.doubted_since = None;
+        wall
+    }
 }
 
 /// Starts the keeper.
@@ -48,8 +89,9 @@ pub fn start(
     Component::start("keeper", ended, move |stop| {
         step_back();
         allow_long_steps(STEP_MAX);
+        let begun = Instant::now();
         while stop.sleep(UPKEEP_PAUSE) {
-            match keeper.pass(&mut *session, (keeper.clock)()) {
+            match keeper.pass(&mut *session, (keeper.clock)(), begun.elapsed()) {
                 Ok(_) => {}
                 Err(error) if error.is_transient() => log::warn!("upkeep is put off: {error}"),
                 Err(error) => return Err(error.into()),
@@ -65,14 +107,22 @@ impl Keeper {
         clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self { retention, clock, metrics, counted_at: None, archived_at: None }
+        let age_clock = AgeClock::default();
+        Self { retention, clock, metrics, age_clock, counted_at: None, archived_at: None }
     }
 
-    /// One round: upkeep always, the slower duties when it is their time.
+    /// One round: upkeep always, the slower duties when it is their time. `wall` is the store's clock, which may jump,
+    /// and `steady` one that only runs.
     ///
     /// # Errors
     /// Whatever the store says; what was done by then stays done.
-    pub fn pass(&mut self, session: &mut dyn KeeperSession, now: Timestamp) -> Result<Upkeep> {
+    pub fn pass(
+        &mut self,
+        session: &mut dyn KeeperSession,
+        wall: Timestamp,
+        steady: Duration,
+    ) -> Result<Upkeep> {
+        let now = self.age_clock.tell(wall, steady);
         let metrics = &self.metrics;
         let upkeep = metrics.timed(StoreCall::Upkeep, || session.upkeep(now))?;
         if is_due(self.counted_at, COUNT_PAUSE, now) {
@@ -153,15 +203,47 @@ mod tests {
         let mut session = Session { old: 2, ..Session::default() };
         let begin = Timestamp::from_micros(10_000_000_000);
         for second in 0..=60 {
-            keeper.pass(&mut session, begin.plus(Duration::from_secs(second))).unwrap();
+            let steady = Duration::from_secs(second);
+            keeper.pass(&mut session, begin.plus(steady), steady).unwrap();
         }
         assert_eq!((session.upkeeps, session.counts), (61, 5));
         // Two portions and the empty one that ends it, and once more a minute after that.
         assert_eq!(session.archived_before.len(), 3);
         assert_eq!(session.archived_before[0], begin.minus(retention));
-        keeper.pass(&mut session, begin.plus(Duration::from_secs(62))).unwrap();
+        let steady = Duration::from_secs(62);
+        keeper.pass(&mut session, begin.plus(steady), steady).unwrap();
         assert_eq!(session.archived_before.len(), 4);
         let label = ProcessStatusLabel { status: "RUNNING" };
         assert_eq!(metrics.processes.get_or_create(&label).get(), 7);
+    }
+
+    #[test]
+    fn a_wall_clock_that_jumps_ahead_ages_nothing_before_its_time_has_stood() {
+        const YEAR: Duration = Duration::from_secs(366 * 86_400);
+        let retention = Duration::from_secs(30 * 86_400);
+        let mut keeper = Keeper::new(retention, Arc::new(Timestamp::default), Arc::default());
+        let begin = Timestamp::parse("2026-01-28T10:00:00Z").unwrap();
+        // The newest moment before which something was dropped, when both clocks have run for `minutes` and the wall
+        // clock is ahead by `ahead` besides.
+        let mut dropped = |minutes: u64, ahead: Duration| {
+            let mut session = Session::default();
+            let steady = Duration::from_secs(minutes * 60);
+            keeper.pass(&mut session, begin.plus(steady).plus(ahead), steady).unwrap();
+            session.archived_before.last().map(|before| before.plus(retention))
+        };
+        let after = |minutes: u64| Some(begin.plus(Duration::from_secs(minutes * 60)));
+        assert_eq!(dropped(0, Duration::ZERO), after(0));
+        // Wrong for ten minutes.
+        for minutes in 2..12 {
+            assert_eq!(dropped(minutes, YEAR), after(minutes), "in minute {minutes}");
+        }
+        assert_eq!(dropped(12, Duration::ZERO), after(12));
+        // Wrong again, so the doubt begins anew, and this time it is nobody's error.
+        for minutes in 13..73 {
+            assert_eq!(dropped(minutes, YEAR), after(minutes), "in minute {minutes}");
+        }
+        assert_eq!(dropped(73, YEAR), after(73).map(|at| at.plus(YEAR)));
+        // Set back, it is believed at once: nothing is older for it.
+        assert_eq!(dropped(74, Duration::ZERO), after(74));
     }
 }

@@ -12,7 +12,8 @@
 //!
 //! Whoever was kept from being heard must first get the time to be heard. So nothing is judged beyond the
 //! watermark, nor before one heartbeat interval has passed since the reaper began, since the store refused a write
-//! or a read, or since the wall clock jumped against the steady one (a suspended machine, a corrected clock).
+//! or a read, or since the wall clock jumped against the steady one (a suspended machine, a corrected clock). While log
+//! rows are shed, nobody is judged who has ever said some: they may be all that shows that it lives.
 
 use std::io;
 use std::sync::Arc;
@@ -50,6 +51,8 @@ pub struct Reaper {
     postings: Sender<Posting>,
     /// Whether the store takes writes: while it does not, nobody can be heard.
     takes_writes: Arc<dyn Fn() -> bool + Send + Sync>,
+    /// Whether it takes log rows too.
+    takes_logs: Arc<dyn Fn() -> bool + Send + Sync>,
     /// Since when, on the steady clock, everybody could be heard. None: not now.
     heard_since: Option<Duration>,
     /// Both clocks at the last pass.
@@ -112,11 +115,18 @@ impl Reaper {
             watermark,
             postings,
             takes_writes,
+            takes_logs: Arc::new(|| true),
             heard_since: None,
             last: None,
             metrics: Arc::default(),
             tracer: None,
         }
+    }
+
+    /// The same reaper on a store that sheds log rows while `takes_logs` is false.
+    #[must_use]
+    pub fn hearing_logs_while(self, takes_logs: Arc<dyn Fn() -> bool + Send + Sync>) -> Self {
+        Self { takes_logs, ..self }
     }
 
     /// The same reaper, whose store calls are timed by `metrics`.
@@ -142,7 +152,8 @@ impl Reaper {
         steady: Duration,
     ) -> Result<Passed> {
         let until = match self.watermark.get() {
-            Some(until) if self.may_judge(now, steady) => until,
+            // One that lies ahead is from before the clock was set back: nobody was silent in a time to come.
+            Some(until) if self.may_judge(now, steady) => until.min(now),
             Some(_) | None => return Ok(Passed { held: true, ..Passed::default() }),
         };
         let judged = self.judge(session, until);
@@ -176,7 +187,15 @@ impl Reaper {
         let metrics = Arc::clone(&self.metrics);
         let mut lost = Vec::new();
         for overdue in metrics.timed(StoreCall::Overdue, || session.overdue(until, BATCH_MAX))? {
+            let unheard = overdue.last_log_at.is_some() && !(self.takes_logs)();
             match self.judgement(&overdue, until, Why::Deadline) {
+                Judgement::Lost(_) if unheard => {
+                    let deadline = until.plus(self.policy.heartbeat_interval);
+                    metrics.timed(StoreCall::PutOff, || {
+                        session.put_off(&overdue.tenant, &overdue.process, deadline)
+                    })?;
+                    passed.put_off += 1;
+                }
                 Judgement::Lost(envelope) => lost.push(*envelope),
                 Judgement::Lives { deadline } => {
                     // One that is not waited for at all has no deadline once its next event is applied.
@@ -200,9 +219,23 @@ impl Reaper {
         if lost.is_empty() {
             return Ok(passed);
         }
+        let named: Vec<_> = lost
+            .iter()
+            .map(|envelope| (envelope.tenant.clone(), envelope.stream.process()))
+            .collect();
         match self.post(lost) {
-            Some(expired) => {
-                passed.expired = expired;
+            Some(durable) => {
+                passed.expired = durable.iter().filter(|durable| **durable).count();
+                for ((tenant, process), durable) in named.into_iter().zip(durable) {
+                    let (Some(process), false) = (process, durable) else { continue };
+                    log::error!("the id of an expiry of {process:?} was used for something else");
+                    // The longest overdue come first, so those that stay so must not fill the portion of the others.
+                    let deadline = until.plus(self.policy.heartbeat_interval);
+                    metrics.timed(StoreCall::PutOff, || {
+                        session.put_off(&tenant, &process, deadline)
+                    })?;
+                    passed.put_off += 1;
+                }
                 // Only now: what is not durable yet must be found again.
                 for (tenant, process) in &deserted {
                     session.forget_session(tenant, process)?;
@@ -239,8 +272,9 @@ impl Reaper {
         }
     }
 
-    /// Posts expiries through intake, like everybody's events. None: the store took nothing.
-    fn post(&self, envelopes: Vec<Envelope>) -> Option<usize> {
+    /// Posts expiries through intake, like everybody's events, and tells of each whether it is durable, now or before.
+    /// None: the store took nothing.
+    fn post(&self, envelopes: Vec<Envelope>) -> Option<Vec<bool>> {
         let (mailbox, letters) = ChannelMailbox::new();
         let address = Address { slot: 0, generation: 0 };
         let reply = ReplyTo { mailbox, address, context: Box::new(()) };
@@ -253,19 +287,14 @@ impl Reaper {
         }
         let letter = letters.recv_timeout(ANSWER_WAIT).ok()?;
         match letter.answer {
-            Answer::Verdicts(verdicts) => {
-                let mut durable = 0;
-                for verdict in &verdicts {
-                    match verdict {
-                        Verdict::Accepted(_) | Verdict::Replayed(_) => durable += 1,
-                        Verdict::KeyReused | Verdict::EventIdReused => {
-                            log::error!("the id of an expiry was used for something else");
-                        }
-                        Verdict::Unavailable(_) => return None,
-                    }
-                }
-                Some(durable)
-            }
+            Answer::Verdicts(verdicts) => verdicts
+                .iter()
+                .map(|verdict| match verdict {
+                    Verdict::Accepted(_) | Verdict::Replayed(_) => Some(true),
+                    Verdict::KeyReused | Verdict::EventIdReused => Some(false),
+                    Verdict::Unavailable(_) => None,
+                })
+                .collect(),
             Answer::Logged(_) | Answer::Unavailable(_) => None,
         }
     }
@@ -279,7 +308,9 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::domain::ids::{ProcessId, TenantId};
+    use crate::domain::event::PayloadHash;
+    use crate::domain::ids::{EventType, ProcessId, TenantId};
+    use crate::domain::log_row::{Level, LogRow};
     use crate::store::sqlite::{Settings, Sqlite};
     use crate::store::{IntakeSession, Reader, Store};
 
@@ -457,6 +488,114 @@ mod tests {
         assert_eq!(site.reap(), HELD, "the machine may have slept");
         site.wait(HEARTBEAT);
         assert_eq!(site.reap(), ONE);
+    }
+
+    #[test]
+    fn who_says_log_rows_is_not_judged_while_these_are_shed() {
+        let mut site = Site::new();
+        let takes_logs = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&takes_logs);
+        site.reaper.takes_logs = Arc::new(move || told.load(Ordering::Relaxed));
+        site.post("process.started");
+        site.apply();
+        site.reap();
+        let row = |now: Timestamp| LogRow {
+            tenant: TenantId::parse("acme").unwrap(),
+            process: ProcessId::parse("import").unwrap(),
+            level: Level::Info,
+            message: "still here".into(),
+            event_type: None,
+            component: None,
+            details: None,
+            stack_trace: None,
+            logged_at: now,
+            duration_us: None,
+            correlation_id: None,
+            trace_id: None,
+            span_id: None,
+        };
+        site.store.logs().unwrap().write(&[row(site.store.now())]).unwrap();
+        site.wait(2 * TIMEOUT);
+        site.apply();
+        assert_eq!(site.reap(), Passed { put_off: 1, ..NOTHING });
+        // The next row finds room again, in time.
+        takes_logs.store(true, Ordering::Relaxed);
+        site.store.logs().unwrap().write(&[row(site.store.now())]).unwrap();
+        site.wait(HEARTBEAT);
+        site.apply();
+        assert_eq!(site.reap(), Passed { put_off: 1, ..NOTHING });
+        site.wait(TIMEOUT);
+        site.apply();
+        assert_eq!(site.reap(), ONE, "silence is heard again");
+    }
+
+    #[test]
+    fn a_process_whose_expiry_cannot_be_told_does_not_keep_the_others_waiting() {
+        let mut site = Site::new();
+        site.post("process.started");
+        site.apply();
+        site.reap();
+        site.wait(TIMEOUT);
+        site.apply();
+        let found = site.keeper.overdue(site.store.now(), 1).unwrap().remove(0);
+        let until = site.store.now();
+        let Judgement::Lost(told) = site.reaper.judgement(&found, until, Why::Deadline) else {
+            panic!("it is overdue");
+        };
+        let other = Envelope {
+            event_type: EventType::parse("OrderCreated").unwrap(),
+            hash: PayloadHash([9; 32]),
+            ..*told
+        };
+        site.intake.accept(until, vec![other]).unwrap();
+        site.apply();
+        assert_eq!(site.reap(), Passed { put_off: 1, ..NOTHING });
+        assert_eq!(site.keeper.overdue(until, 1).unwrap(), []);
+        // The next sign of life has another expiry.
+        site.wait(HEARTBEAT);
+        site.post("process.heartbeat");
+        site.apply();
+        site.wait(TIMEOUT);
+        site.apply();
+        assert_eq!(site.reap(), ONE);
+    }
+
+    #[test]
+    fn a_clock_that_ran_ahead_and_was_set_back_makes_nobody_lost_who_is_heard() {
+        let mut site = Site::new();
+        site.post("process.started");
+        site.apply();
+        site.reap();
+        // While the clock is a day ahead, the listener finds the queue empty.
+        let day = i64::try_from(Duration::from_secs(86_400).as_micros()).unwrap();
+        site.clock.fetch_add(day, Ordering::Relaxed);
+        site.apply();
+        site.clock.fetch_sub(day, Ordering::Relaxed);
+        for _ in 0..10 {
+            site.wait(HEARTBEAT);
+            site.post("process.heartbeat");
+            site.apply();
+            let passed = site.reap();
+            assert_eq!((passed.expired, site.status().as_str()), (0, "RUNNING"));
+        }
+        // It is the deadline that decides again, and no time that has not come yet.
+        site.wait(TIMEOUT);
+        site.apply();
+        assert_eq!(site.reap(), ONE);
+    }
+
+    #[test]
+    fn a_watermark_from_before_the_clock_was_set_back_proves_nothing() {
+        let mut site = Site::new();
+        site.post("process.started");
+        site.apply();
+        site.reap();
+        // Set ahead and back between two passes, so that the reaper sees no jump, and the listener has not come since.
+        site.watermark
+            .advance(site.store.now().plus(2 * TIMEOUT), site.store.now().plus(2 * TIMEOUT));
+        site.wait(HEARTBEAT);
+        assert_eq!(site.reap(), NOTHING);
+        assert_eq!(site.status(), "RUNNING");
     }
 
     #[test]

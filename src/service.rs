@@ -254,10 +254,12 @@ impl Service {
         )?);
         if parts.reaper {
             let reaper = {
-                let store = Arc::clone(&store);
+                let (writes, logs) = (Arc::clone(&store), Arc::clone(&store));
                 let takes_writes =
-                    Arc::new(move || !matches!(store.write_state(), WriteState::Closed(_)));
+                    Arc::new(move || !matches!(writes.write_state(), WriteState::Closed(_)));
+                let takes_logs = Arc::new(move || logs.write_state() == WriteState::Open);
                 Reaper::new(policy, instance(), watermark, postings, takes_writes)
+                    .hearing_logs_while(takes_logs)
                     .timed_by(Arc::clone(&metrics))
                     .traced_by(self.shared.tracer.clone())
             };

@@ -74,9 +74,18 @@ impl Watermark {
         }
     }
 
-    /// Moves it to `moment`, never backwards.
-    pub fn advance(&self, moment: Timestamp) {
-        self.0.fetch_max(moment.micros(), Ordering::AcqRel);
+    /// Moves it to `moment`, never backwards, but for one that lies after `now`: the clock was set back since, and what
+    /// was received from then on is behind that mark and may not be applied.
+    pub fn advance(&self, moment: Timestamp, now: Timestamp) {
+        if moment > now {
+            return;
+        }
+        let later = |mark: i64| match Timestamp::from_micros(mark) {
+            mark if mark > now => Some(moment.micros()),
+            mark => (mark < moment).then_some(moment.micros()),
+        };
+        // Nothing to move is no failure.
+        let _ = self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, later);
     }
 }
 
@@ -160,7 +169,7 @@ impl Listener {
             return Ok(Passed::default());
         }
         if passed.drained && !stop.is_set() {
-            self.watermark.advance(began);
+            self.watermark.advance(began, (self.clock)());
         }
         let (_, oldest) = (self.backlog)();
         let lag = oldest.map_or(0.0, |oldest| (self.clock)().since(oldest).as_secs_f64());

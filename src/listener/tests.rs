@@ -209,8 +209,22 @@ fn the_watermark_stands_still_while_a_backlog_is_left() {
     assert_eq!(listener.watermark.get(), None);
     assert!(pass(&mut listener).drained);
     assert!(listener.watermark.get().is_some());
-    listener.watermark.advance(Timestamp::from_micros(5));
-    assert_eq!(listener.watermark.get(), Some(Timestamp::from_micros(60_000_000)));
+    let mark = Timestamp::from_micros(60_000_000);
+    listener.watermark.advance(Timestamp::from_micros(5), mark);
+    assert_eq!(listener.watermark.get(), Some(mark));
+}
+
+#[test]
+fn a_watermark_of_a_clock_that_was_set_back_gives_way() {
+    let at = |second: i64| Timestamp::from_micros(second * 1_000_000);
+    let watermark = Watermark::default();
+    watermark.advance(at(500), at(500));
+    watermark.advance(at(600), at(40));
+    assert_eq!(watermark.get(), Some(at(500)), "the claim began before the clock was set back");
+    watermark.advance(at(50), at(51));
+    assert_eq!(watermark.get(), Some(at(50)));
+    watermark.advance(at(49), at(52));
+    assert_eq!(watermark.get(), Some(at(50)), "of two listeners the later one counts");
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod headers;
 use super::canonical::{CanonicalError, Object, ObjectError, hash_canonical};
 use super::event::{Envelope, IdOrigin, TraceContext};
 use super::ids::{EventId, EventType, IdError, IdempotencyKey, Source, StreamKey, TenantId};
+use super::process::expiry;
 use super::report::{self, ReportKind};
 use super::time::Timestamp;
 
@@ -189,6 +190,11 @@ impl Draft<'_> {
                 .map_err(|error| DoorError::id(field, error))?,
         };
         check_process(&self.event_type, &stream, field, self.payload)?;
+        // Whoever could take the id of an expiry beforehand could keep a process from ever being told lost.
+        if self.source.as_str() == expiry::SOURCE {
+            let problem = format!("{} is the service itself", expiry::SOURCE);
+            return Err(DoorError::invalid("source", problem));
+        }
         let hash = hash_canonical(
             &self.source,
             &self.event_type,

@@ -174,6 +174,15 @@ fn another_tenants_event_is_refused() {
 }
 
 #[test]
+fn nobody_speaks_as_the_service_itself() {
+    let from = |source| {
+        take(&format!(r#"{{"eventId":"{ID}","source":"{source}","type":"OrderCreated"}}"#))
+    };
+    assert_eq!(problem(from("sentinel.reaper")), "source sentinel.reaper is the service itself");
+    from("sentinel.reaper.of.mine").unwrap();
+}
+
+#[test]
 fn only_the_eight_reports_drive_a_process() {
     for kind in ReportKind::ALL {
         assert!(with(&format!(r#""type":"{}""#, kind.event_type())).is_ok(), "{kind:?}");

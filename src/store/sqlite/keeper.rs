@@ -53,6 +53,8 @@ pub(super) struct Session {
     looked_at: Option<Timestamp>,
     /// The event table that is being dropped, and the stream up to which open runs were carried out of it.
     carried: Option<(i64, i64)>,
+    /// The same table, and the stream up to which was let go what had been kept of those that go with it.
+    released: Option<(i64, i64)>,
     log_retention: logs::Retention,
 }
 
@@ -79,6 +81,7 @@ impl Session {
             log_wal,
             looked_at: None,
             carried: None,
+            released: None,
             log_retention: logs::Retention::default(),
         })
     }
@@ -116,7 +119,9 @@ impl Session {
         self.log_wal.observe(pages, log);
         let logs = logs::checkpoint(&self.logs)?;
         let mut trimmed_rows = 0;
-        if self.looked_at.is_none_or(|looked_at| now.since(looked_at) >= SLOW_PAUSE) {
+        // A clock that was set back must not put it off.
+        let due = |looked_at| now < looked_at || now.since(looked_at) >= SLOW_PAUSE;
+        if self.looked_at.is_none_or(due) {
             self.looked_at = Some(now);
             idempotency::drop_older_than(&self.events, now.minus(self.settings.idempotency))?;
             trimmed_rows = self.trim(now)?;
@@ -197,18 +202,22 @@ impl Session {
         let looked =
             tables::look_for_open_runs(&self.events, oldest.n, after, STREAMS_LOOKED_AT, limit)
                 .map_err(fail)?;
-        if looked.open.is_empty() {
+        if looked.found.is_empty() {
+            self.carried = Some((oldest.n, looked.to));
             if !looked.is_all {
-                self.carried = Some((oldest.n, looked.to));
                 return Ok(1);
             }
-            self.carried = None;
+            let released = self.release_before(oldest.n, limit)?;
+            if released > 0 {
+                return Ok(released);
+            }
+            (self.carried, self.released) = (None, None);
             let rows = self.write(CALL, |transaction| tables::drop_table(transaction, &oldest))?;
             return Ok(count(rows).max(1));
         }
         let (moved, to) = self.write(CALL, |transaction| {
             let (mut moved, mut to) = (0, after);
-            for stream in &looked.open {
+            for stream in &looked.found {
                 moved += tables::carry(transaction, oldest.n, *stream, limit - moved)?;
                 if moved == limit {
                     // There may be more of this stream, so it is looked at again.
@@ -220,6 +229,35 @@ impl Session {
         })?;
         self.carried = Some((oldest.n, to));
         Ok(moved)
+    }
+
+    /// Lets go a portion of what was kept of streams that have events in table `n` still, which is about to be dropped
+    /// with them. Zero: there are none any more.
+    fn release_before(&mut self, n: i64, limit: usize) -> Result<usize> {
+        const CALL: &str = "release events";
+        let after = match self.released {
+            Some((table, stream)) if table == n => stream,
+            Some(_) | None => i64::MIN,
+        };
+        let looked = tables::look_for_kept(&self.events, n, after, STREAMS_LOOKED_AT, limit)
+            .map_err(|error| classify(CALL, error))?;
+        if looked.found.is_empty() {
+            self.released = Some((n, looked.to));
+            return Ok(usize::from(!looked.is_all));
+        }
+        let (released, to) = self.write(CALL, |transaction| {
+            let (mut released, mut to) = (0, after);
+            for stream in &looked.found {
+                released += tables::release(transaction, *stream, limit - released)?;
+                if released == limit {
+                    return Ok((released, to));
+                }
+                to = *stream;
+            }
+            Ok((released, looked.to))
+        })?;
+        self.released = Some((n, to));
+        Ok(released)
     }
 
     fn archive_processes(&mut self, before: Timestamp, limit: i64) -> Result<usize> {
@@ -335,17 +373,7 @@ fn archive_process(
     stream: i64,
     limit: i64,
 ) -> rusqlite::Result<usize> {
-    let dropped = transaction
-        .prepare_cached(
-            "DELETE FROM events_0 WHERE position IN \
-             (SELECT position FROM events_0 WHERE stream_id = ?1 LIMIT ?2)",
-        )?
-        .execute(params![stream, limit])?;
-    if dropped > 0 {
-        transaction
-            .prepare_cached("UPDATE event_table SET rows = rows - ?2 WHERE n = ?1")?
-            .execute(params![KEPT, i64::try_from(dropped).unwrap_or(i64::MAX)])?;
-    }
+    let dropped = tables::release(transaction, stream, count(limit))?;
     if dropped >= count(limit) {
         return Ok(dropped);
     }

@@ -142,6 +142,7 @@ impl Sqlite {
             intake::Settings { retention: settings.retention, idempotency: settings.idempotency },
             now,
         )?;
+        snapshot::set_aside_foreign(&folder, intake.log_end())?;
         Ok(Self {
             folder,
             overlay,

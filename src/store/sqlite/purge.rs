@@ -287,13 +287,15 @@ fn write_anew(connection: &Connection) -> Result<()> {
         .map_err(|error| classify(CALL, error))
 }
 
-/// Projections that were set aside as damaged.
+/// Projections that were set aside as damaged, and snapshots as those of another history.
 fn set_aside(folder: &Folder) -> Result<Vec<PathBuf>> {
     let entries = fs::read_dir(folder.path()).map_err(io_error(CALL, folder.path()))?;
     let mut found = Vec::new();
     for entry in entries {
         let entry = entry.map_err(io_error(CALL, folder.path()))?;
-        if entry.file_name().to_string_lossy().starts_with("events.db.damaged-") {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with("events.db.damaged-") || name.starts_with("events.db.set-aside-") {
             found.push(entry.path());
         }
     }

@@ -177,6 +177,29 @@ pub(super) fn replace(folder: &Folder, events: &Connection) -> Result<()> {
     Ok(())
 }
 
+/// Moves snapshots out of the way that lie ahead of a log that ends at `log_end`: an older store was put into the folder
+/// beside them, so they tell another history. Once the log has passed their positions nobody could tell any more.
+pub(super) fn set_aside_foreign(folder: &Folder, log_end: i64) -> Result<()> {
+    let mut moved = false;
+    for (position, path) in list(folder)? {
+        if position > log_end {
+            let aside = beside(&folder.events_db(), &format!(".set-aside-{position}"));
+            fs::rename(&path, &aside).map_err(io_error("set a snapshot aside", &path))?;
+            log::warn!(
+                "snapshot {} is of another history, for log.db ends at {log_end}: it is now {}",
+                path.display(),
+                aside.display()
+            );
+            moved = true;
+        }
+    }
+    if moved {
+        sync(&folder.snapshots())?;
+        sync(folder.path())?;
+    }
+    Ok(())
+}
+
 /// What a rebuild did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
@@ -216,6 +239,7 @@ pub(super) fn rebuild(folder: &Arc<Folder>, settings: &Settings) -> Result<Repor
     let now = (settings.clock)();
     let mut log = LogReader::open(folder)?;
     let (first, last) = (log.first_position()?, log.last_position()?);
+    refuse_to_fall_behind(folder, last)?;
     let snapshot = newest_good(folder, last)?;
     let base = snapshot.as_ref().map_or(0, |(position, _)| *position);
     let is_covered = first.map_or(last <= base, |first| first <= base + 1);
@@ -264,6 +288,23 @@ pub(super) fn rebuild(folder: &Arc<Folder>, settings: &Settings) -> Result<Repor
         replayed,
         position,
         set_aside,
+    })
+}
+
+/// Refuses to put a projection that ends with the log in the place of one that reaches further: then the log is not the
+/// one that belongs to it, or it is lost, and events that nobody else has would be gone from view.
+fn refuse_to_fall_behind(folder: &Folder, log_end: i64) -> Result<()> {
+    let path = folder.events_db();
+    // One that is not there or cannot be read is what a rebuild is for.
+    let applied = if path.exists() { position_of(&path).unwrap_or(0) } else { 0 };
+    if applied <= log_end {
+        return Ok(());
+    }
+    Err(StoreError::Corrupt {
+        what: format!(
+            "log.db ends at {log_end}, and events.db has applied {applied}: a rebuild would lose what came after \
+             {log_end}. Restore both from the same backup; to go on without it, move events.db away first"
+        ),
     })
 }
 

@@ -3,7 +3,9 @@
 //!
 //! `event_table` says of each one which positions and times it holds, so that readers pass over tables that hold
 //! nothing for them. `events_0` is never written by the listener: before retention drops a table it carries the events
-//! of open runs into it, a portion at a time, so that nobody waits for long however many processes there are.
+//! of open runs into it, a portion at a time, so that nobody waits for long however many processes there are. What a
+//! stream has there goes when events of it that are younger go with a table, for a stream is kept from some number on,
+//! without a hole.
 //!
 //! # Finding an event by its id
 //!
@@ -265,22 +267,47 @@ pub(super) fn create(connection: &Connection, n: i64) -> rusqlite::Result<()> {
 
 /// Streams of a table, looked at one after the other.
 pub(super) struct Looked {
-    /// Those that drive a process with an open run.
-    pub(super) open: Vec<i64>,
+    /// Those that were looked for.
+    pub(super) found: Vec<i64>,
     /// The last one looked at.
     pub(super) to: i64,
     /// There are none after it.
     pub(super) is_all: bool,
 }
 
-/// Looks at the streams of table `n` after stream `after`, `streams_max` at most, until `open_max` of them have an
-/// open run. An expired run is open: a sign of life revives it, until it is archived.
+/// Looks at the streams of table `n` after stream `after`, `streams_max` at most, until `found_max` of them drive a
+/// process with an open run. An expired run is open: a sign of life revives it, until it is archived.
 pub(super) fn look_for_open_runs(
     connection: &Connection,
     n: i64,
     after: i64,
     streams_max: usize,
-    open_max: usize,
+    found_max: usize,
+) -> rusqlite::Result<Looked> {
+    let is_open = "SELECT EXISTS (SELECT 1 FROM process WHERE stream_id = ?1 \
+         AND status IN ('ACTIVE', 'RUNNING', 'PAUSED', 'EXPIRED'))";
+    look(connection, n, after, streams_max, found_max, is_open)
+}
+
+/// Looks at the streams of [`KEPT`] in the same way, until `found_max` of them have events in table `n` too.
+pub(super) fn look_for_kept(
+    connection: &Connection,
+    n: i64,
+    after: i64,
+    streams_max: usize,
+    found_max: usize,
+) -> rusqlite::Result<Looked> {
+    let is_there = format!("SELECT EXISTS (SELECT 1 FROM events_{n} WHERE stream_id = ?1)");
+    look(connection, KEPT, after, streams_max, found_max, &is_there)
+}
+
+fn look(
+    connection: &Connection,
+    n: i64,
+    after: i64,
+    streams_max: usize,
+    found_max: usize,
+    is_wanted: &str,
 ) -> rusqlite::Result<Looked> {
     // One snapshot, which is cheaper than one for each of many reads. Dropping it ends it.
     let reading = connection.unchecked_transaction()?;
@@ -288,25 +315,42 @@ pub(super) fn look_for_open_runs(
     let mut next = reading.prepare_cached(&format!(
         "SELECT stream_id FROM events_{n} WHERE stream_id > ?1 ORDER BY stream_id LIMIT 1"
     ))?;
-    let mut is_open = reading.prepare_cached(
-        "SELECT EXISTS (SELECT 1 FROM process WHERE stream_id = ?1 \
-         AND status IN ('ACTIVE', 'RUNNING', 'PAUSED', 'EXPIRED'))",
-    )?;
-    let mut looked = Looked { open: Vec::new(), to: after, is_all: false };
+    let mut is_wanted = reading.prepare_cached(is_wanted)?;
+    let mut looked = Looked { found: Vec::new(), to: after, is_all: false };
     for _ in 0..streams_max {
         let Some(stream) = next.query_row([looked.to], |row| row.get(0)).optional()? else {
             looked.is_all = true;
             break;
         };
         looked.to = stream;
-        if is_open.query_row([stream], |row| row.get(0))? {
-            looked.open.push(stream);
-            if looked.open.len() == open_max {
+        if is_wanted.query_row([stream], |row| row.get(0))? {
+            looked.found.push(stream);
+            if looked.found.len() == found_max {
                 break;
             }
         }
     }
     Ok(looked)
+}
+
+/// Drops the oldest events that a stream has in [`KEPT`], `rows_max` at most. Returns how many.
+pub(super) fn release(
+    connection: &Connection,
+    stream: i64,
+    rows_max: usize,
+) -> rusqlite::Result<usize> {
+    let released = connection
+        .prepare_cached(
+            "DELETE FROM events_0 WHERE position IN \
+             (SELECT position FROM events_0 WHERE stream_id = ?1 ORDER BY stream_seq LIMIT ?2)",
+        )?
+        .execute(params![stream, i64::try_from(rows_max).unwrap_or(i64::MAX)])?;
+    if released > 0 {
+        connection
+            .prepare_cached("UPDATE event_table SET rows = rows - ?2 WHERE n = ?1")?
+            .execute(params![KEPT, i64::try_from(released).unwrap_or(i64::MAX)])?;
+    }
+    Ok(released)
 }
 
 /// Carries the oldest events that a stream has in table `n` into [`KEPT`], `rows_max` at most. Returns how many.

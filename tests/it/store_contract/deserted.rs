@@ -43,7 +43,7 @@ impl Reaping {
         let reaper = Reaper::new(POLICY, name, Arc::clone(&watermark), postings, open);
         let (keeper, begun) = (store.keeper().unwrap(), site.now());
         let mut reaping = Self { reaper, keeper, watermark, intake, begun, _store: store };
-        reaping.watermark.advance(site.now());
+        reaping.watermark.advance(site.now(), site.now());
         assert!(reaping.pass(site, Duration::ZERO).held, "everybody gets the time to be heard");
         reaping.pass(site, POLICY.heartbeat_interval);
         reaping
@@ -60,7 +60,7 @@ impl Reaping {
         site.clock.forward(pause);
         let now = site.now();
         site.apply(100);
-        self.watermark.advance(now);
+        self.watermark.advance(now, now);
         self.pass_at(now)
     }
 
@@ -166,7 +166,7 @@ fn two_reapers_write_one_event_and_who_goes_on_revives_and_has_the_deadline_agai
             let now = site.now();
             site.apply(10);
             for (reaping, expired) in [(&mut one, &mut expired.0), (&mut two, &mut expired.1)] {
-                reaping.watermark.advance(now);
+                reaping.watermark.advance(now, now);
                 *expired += reaping.pass(site, Duration::ZERO).expired;
             }
         }

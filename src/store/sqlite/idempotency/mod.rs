@@ -155,7 +155,7 @@ impl Record {
 /// What intake knows of a table in `events.db`.
 struct Table {
     newest_received: Timestamp,
-    /// None: beyond [`FILTERS_MAX`], so the table itself is asked.
+    /// None: beyond [`FILTERS_MAX`] or past the window, so the table itself is asked.
     filter: Option<Filter>,
 }
 
@@ -179,11 +179,10 @@ impl Identities {
             tables: BTreeMap::new(),
         };
         for (number, newest_received) in tables::list(events)? {
-            if newest_received < now.minus(window) {
-                continue;
-            }
-            // Newest first: what is beyond the bound is the oldest.
-            let filter = match filters(&identities.tables) < FILTERS_MAX {
+            // Newest first: what is beyond the bound is the oldest. One past the window is known without its filter, for a
+            // clock that is ahead may be set back.
+            let counts = newest_received >= now.minus(window);
+            let filter = match counts && filters(&identities.tables) < FILTERS_MAX {
                 true => Some(tables::filter(events, number)?),
                 false => None,
             };
@@ -284,7 +283,7 @@ impl Identities {
         }
     }
 
-    /// Forgets the oldest of what the projection has, if there are too many, and tables past the window.
+    /// Forgets the oldest of what the projection has, if there are too many, and the filters of tables past the window.
     pub(super) fn forget(&mut self, now: Timestamp, trimmed_to: i64) {
         while self.order.len() > RECENT_MAX
             && let Some((position, digest)) = self.order.front()
@@ -298,8 +297,12 @@ impl Identities {
         }
         let since = now.minus(self.window);
         let current = self.tables.last_key_value().map(|(number, _)| *number);
-        self.tables
-            .retain(|number, table| Some(*number) == current || table.newest_received >= since);
+        // What goes is the filter, which is large; the table is asked again if the clock was ahead and is set back.
+        for (number, table) in &mut self.tables {
+            if Some(*number) != current && table.newest_received < since {
+                table.filter = None;
+            }
+        }
     }
 }
 

@@ -32,6 +32,13 @@ const REPLAY_ROWS: usize = 1000;
 /// How often a store that refused a write is tried again, at most.
 const PROBE_PAUSE: Duration = Duration::from_secs(1);
 
+/// What two receipts differ by at least.
+const TICK: Duration = Duration::from_micros(1);
+
+/// Up to this much the clock may be set back, and receipts go on rising all the same. Further back it was plainly wrong
+/// before, and the new time is the better one.
+const SET_BACK_MAX: Duration = Duration::from_secs(3600);
+
 const BACKLOG_FULL: &str = "too many accepted events wait to be applied";
 const CATCHING_UP: &str = "the store is applying what it accepted before its last start";
 
@@ -58,6 +65,7 @@ pub(super) struct Intake {
     /// What the log holds since before the start and is not known here yet. None: all is known.
     replay: Option<Replay>,
     probed_at: Option<Timestamp>,
+    receipts: Receipts,
     /// Last, so that the files are closed before another instance may have them.
     folder: Arc<Folder>,
 }
@@ -86,6 +94,12 @@ impl Intake {
         let applied = overlay.trimmed_to();
         fits(&mut reader, applied)?;
         overlay.log_ends_at(log.last());
+        // Where the log was trimmed empty, the newest receipt is older than any clock is set back.
+        let newest = match reader.read_after(log.last() - 1, 1)?.first() {
+            Some(Message::Event(event)) => event.received_at,
+            Some(Message::Undecodable { .. }) | None => Timestamp::default(),
+        };
+        let receipts = Receipts { newest, clock: newest };
         let events = open_reader(&folder.events_db())?;
         let identities = Identities::open(&events, settings.idempotency, now)?;
         let mut intake = Self {
@@ -99,10 +113,16 @@ impl Intake {
             identities,
             replay: Some(Replay { reader, done_to: applied }),
             probed_at: None,
+            receipts,
             folder,
         };
         intake.catch_up(now)?;
         Ok(intake)
+    }
+
+    /// The highest position that is durable.
+    pub(super) fn log_end(&self) -> i64 {
+        self.log.last()
     }
 
     /// Takes in the log from before the start, as far as there is room for it.
@@ -201,8 +221,11 @@ impl Intake {
         let (verdicts, accepted) = self.decide(now, batch, closed)?;
         let before = self.log.last();
         self.log.append(&accepted)?;
+        if let Some(newest) = accepted.last() {
+            self.receipts = Receipts { newest: newest.received_at, clock: now };
+        }
         self.numbers.keep();
-        self.identities.keep(before, now);
+        self.identities.keep(before, self.receipts.newest);
         self.overlay.add(&accepted);
         Ok(verdicts)
     }
@@ -217,6 +240,7 @@ impl Intake {
         let mut verdicts = Vec::with_capacity(batch.len());
         let mut accepted = Vec::with_capacity(batch.len());
         let mut position = self.log.last();
+        let mut received_at = self.receipts.next(now);
         for envelope in batch {
             let identity = Identity::of(&envelope);
             let known =
@@ -230,15 +254,16 @@ impl Intake {
                     let stream_seq = self.numbers.next(tenant, stream, position, || {
                         applied_seq(projection.snapshot()?, tenant, stream)
                     })?;
-                    let event =
-                        Arc::new(self.settings.accepted(now, position, stream_seq, envelope));
+                    let event = self.settings.accepted(received_at, position, stream_seq, envelope);
+                    let event = Arc::new(event);
                     self.identities.add(&event, &identity);
                     let receipt = Receipt {
                         event_id: event.envelope.event_id.clone(),
                         stream: event.envelope.stream.clone(),
                         stream_seq,
-                        received_at: now,
+                        received_at,
                     };
+                    received_at = received_at.plus(TICK);
                     accepted.push(event);
                     Verdict::Accepted(receipt)
                 }
@@ -284,13 +309,34 @@ impl IntakeSession for Intake {
     }
 }
 
+/// Where receipts stand. They rise with acceptance, also within a batch and after the clock was set back: they order the
+/// events that bring no time of their own, and a run must not end before it began, nor be taken for an old one, because
+/// a clock was corrected in between.
+struct Receipts {
+    /// The newest that was given.
+    newest: Timestamp,
+    /// What the clock said then.
+    clock: Timestamp,
+}
+
+impl Receipts {
+    /// The next one when the clock says `now`. While the clock is behind they rise at half its pace, so that it catches
+    /// up and durations stay meaningful.
+    fn next(&self, now: Timestamp) -> Timestamp {
+        if now > self.newest || self.newest.since(now) > SET_BACK_MAX {
+            return now;
+        }
+        self.newest.plus((now.since(self.clock) / 2).max(TICK))
+    }
+}
+
 /// Whether the log holds what follows on the projection.
 fn fits(reader: &mut LogReader, applied: i64) -> Result<()> {
     let last = reader.last_position()?;
     let what = if applied > last {
         format!(
             "log.db is older than events.db (log ends at {last}, events.db has applied {applied}): restore both from \
-             the same backup, or run `sentinel rebuild`"
+             the same backup; to go on without what came after {last}, move events.db away and run `sentinel rebuild`"
         )
     } else if last > applied && reader.first_position()?.is_none_or(|first| first > applied + 1) {
         format!(

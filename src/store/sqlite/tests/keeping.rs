@@ -211,3 +211,57 @@ fn the_log_is_trimmed_only_as_far_as_it_is_old_and_a_snapshot_covers_it() {
     site.apply(10);
     assert_eq!(site.projection.position(), 42, "positions go on after a trim to empty");
 }
+
+#[test]
+fn a_clock_that_was_ahead_does_not_put_the_upkeep_off() {
+    let mut site = Site::new();
+    let mut keeper = site.store.keeper().unwrap();
+    // The service began with a clock that was a year ahead, and was corrected.
+    keeper.upkeep(site.now().plus(365 * DAY)).unwrap();
+    for _ in 0..10 {
+        site.post("a", "Ordered", "{}");
+    }
+    site.apply(10);
+    site.wait(31 * HOUR);
+    let upkeep = keeper.upkeep(site.now()).unwrap();
+    assert_eq!((upkeep.trimmed_rows, upkeep.snapshot_position), (10, Some(10)));
+}
+
+/// The numbers that a reader of a stream gets who asks from the beginning and goes on with the last one.
+fn read_through(site: &mut Site, stream: &str) -> Vec<u64> {
+    let key = StreamKey::parse(stream).unwrap();
+    let (mut after, mut numbers) = (0, Vec::new());
+    loop {
+        let page = site.reader.stream_events(&acme(), &key, after, 7).unwrap().unwrap();
+        let Some(last) = page.last() else { return numbers };
+        after = last.event.stream_seq;
+        numbers.extend(page.iter().map(|event| event.event.stream_seq));
+    }
+}
+
+#[test]
+fn a_reader_from_the_beginning_gets_through_what_retention_kept_and_dropped() {
+    let mut site = Site::new();
+    // A process that runs again and again, and is at work in some of the nights in which a table is dropped.
+    for night in 0..12 {
+        site.post("nightly", "process.started", "{}");
+        for _ in 0..12 {
+            site.post("nightly", "process.heartbeat", "{}");
+        }
+        if night % 3 > 0 {
+            site.post("nightly", "process.completed", "{}");
+        }
+        site.apply(5);
+        site.wait(10 * DAY);
+        let mut keeper = site.store.keeper().unwrap();
+        archive_all(&mut *keeper, site.now().minus(30 * DAY));
+        site.reader.end_turn();
+        let state = site.reader.stream(&acme(), &StreamKey::parse("nightly").unwrap());
+        let newest = state.unwrap().unwrap().applied_seq;
+        let numbers = read_through(&mut site, "nightly");
+        assert_eq!(numbers.last(), Some(&newest), "night {night}: {numbers:?}");
+        assert!(numbers.is_sorted_by(|a, b| a + 1 == *b), "night {night}: {numbers:?}");
+    }
+    let kept = site.ask("SELECT count(*) FROM events WHERE stream_key = 'nightly'");
+    assert_ne!(kept, ["Integer(0)"]);
+}

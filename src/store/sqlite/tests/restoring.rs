@@ -172,3 +172,88 @@ fn a_backup_of_a_running_store_opens_and_a_tampered_one_is_found_out() {
     restored.apply(5);
     assert_eq!(lasting(&restored), before);
 }
+
+/// A folder's files, by name.
+fn files(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).unwrap();
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn snapshots_of_another_history_neither_let_rows_of_the_log_go_nor_come_back() {
+    let mut site = Site::new();
+    site.live(2);
+    site.apply(5);
+    let to = tempfile::tempdir().unwrap();
+    let copy = to.path().join("data");
+    backup(site.store.folder.path(), &copy, site.now()).unwrap();
+    // What is lost by going back to the backup, with a snapshot of it.
+    site.live(6);
+    site.apply(5);
+    site.wait(31 * HOUR);
+    let upkeep = site.store.keeper().unwrap().upkeep(site.now()).unwrap();
+    assert_eq!(upkeep.snapshot_position, Some(64));
+
+    // The three files are put over the others; the snapshots stay beside them.
+    let mut site = site
+        .restart(|folder| {
+            for name in ["events.db", "logs.db", "log.db"] {
+                for suffix in ["-wal", "-shm"] {
+                    let _ = fs::remove_file(folder.join(format!("{name}{suffix}")));
+                }
+                fs::copy(copy.join(name), folder.join(name)).unwrap();
+            }
+        })
+        .unwrap();
+    assert_eq!(site.projection.position(), 16);
+    for _ in 0..40 {
+        site.post("afterwards", "Ordered", "{}");
+    }
+    site.apply(5);
+    site.wait(31 * HOUR);
+    let upkeep = site.store.keeper().unwrap().upkeep(site.now()).unwrap();
+    assert_eq!((upkeep.trimmed_rows, upkeep.snapshot_position), (56, Some(56)));
+    // The log passes the place of the snapshot of before.
+    for _ in 0..10 {
+        site.post("afterwards", "Ordered", "{}");
+    }
+    site.apply(5);
+    let before = lasting(&site);
+    let site = site.restart(damage).unwrap();
+    assert_eq!(lasting(&site), before);
+    let folder = site.place.path().join("data");
+    assert!(
+        files(&folder).iter().any(|name| name == "events.db.set-aside-64"),
+        "nothing is thrown away"
+    );
+}
+
+#[test]
+fn a_rebuild_that_would_fall_behind_a_whole_projection_is_refused_and_touches_nothing() {
+    let mut site = Site::new();
+    site.live(4);
+    site.apply(5);
+    let settings = site.store.settings.clone();
+    let (place, clock) = (Arc::clone(&site.place), Arc::clone(&site.clock));
+    let data = place.path().join("data");
+    let start = site
+        .restart(|folder| {
+            // The log is lost, and a start tells so, which makes an empty one.
+            fs::rename(folder.join("log.db"), folder.join("lost")).unwrap();
+        })
+        .err()
+        .unwrap()
+        .to_string();
+    assert!(start.contains("log ends at 0, events.db has applied 32"), "{start}");
+    let refusal = rebuild(&settings).unwrap_err().to_string();
+    assert!(refusal.contains("log.db ends at 0, and events.db has applied 32"), "{refusal}");
+    assert!(!files(&data).iter().any(|name| name.starts_with("events.db.damaged")));
+
+    // Nothing was touched: with its log it opens.
+    fs::rename(data.join("lost"), data.join("log.db")).unwrap();
+    let mut site = open(place, clock).unwrap();
+    assert_eq!(site.status("a").as_deref(), Some("COMPLETED"));
+}

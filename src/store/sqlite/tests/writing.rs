@@ -200,3 +200,67 @@ fn migrating_twice_changes_nothing_and_a_foreign_schema_is_refused() {
     let refusal = site.restart(|_| {}).err().unwrap().to_string();
     assert!(refusal.contains("run a newer program"), "{refusal}");
 }
+
+#[test]
+fn a_run_begins_after_the_one_before_ended_also_when_the_clock_is_set_back_in_between() {
+    let mut site = Site::new();
+    site.post("import", "process.started", "{}");
+    site.post("import", "process.completed", "{}");
+    // A step of a time server, and the process goes on a moment later.
+    site.clock.fetch_sub(90_000_000, Ordering::Relaxed);
+    site.post("import", "process.started", "{}");
+    assert_eq!(site.status("import").as_deref(), Some("RUNNING"), "the second run is open");
+    let mut site = site.restart(|_| {}).unwrap();
+    site.post("import", "process.failed", "{}");
+    site.apply(10);
+    let outcomes = site.ask("SELECT outcome FROM process_run ORDER BY run_no");
+    assert_eq!(outcomes, ["completed", "failed"]);
+    assert_eq!(site.status("import").as_deref(), Some("FAILED"));
+}
+
+#[test]
+fn events_of_one_batch_that_bring_no_time_are_ordered_as_they_were_posted() {
+    let mut site = Site::new();
+    let percents = [40, 20, 90, 10];
+    let mut batch = vec![site.event("import", "process.started", "{}")];
+    for (percent, id) in percents.into_iter().zip(["d", "a", "c", "b"]) {
+        let payload = format!(r#"{{"progress_percent":{percent}}}"#);
+        let mut event = site.event("import", "process.progress", &payload);
+        event.event_id = EventId::parse(id).unwrap();
+        batch.push(event);
+    }
+    batch.push(site.event("import", "process.completed", "{}"));
+    batch.push(site.event("import", "process.started", "{}"));
+    batch.push(site.event("import", "process.progress", r#"{"progress_percent":5}"#));
+    let now = site.now();
+    let verdicts = site.intake.accept(now, batch).unwrap();
+    let receipts: Vec<Timestamp> = verdicts
+        .iter()
+        .map(|verdict| match verdict {
+            Verdict::Accepted(receipt) => receipt.received_at,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert!(receipts.is_sorted_by(|a, b| a < b), "receipts rise with acceptance");
+    assert_eq!(receipts[0], now);
+    assert_eq!(site.status("import").as_deref(), Some("RUNNING"), "of the second run");
+    site.apply(10);
+    let process = ProcessId::parse("import").unwrap();
+    let row = site.reader.status(&acme(), &process).unwrap().unwrap().row;
+    assert_eq!(
+        (row.progress_percent, row.successful_runs, row.total_executions),
+        (Some(5.0), 1, 2)
+    );
+}
+
+#[test]
+fn a_clock_that_was_far_ahead_is_not_followed_for_long() {
+    let mut site = Site::new();
+    let right = site.now();
+    site.wait(2 * HOUR);
+    site.post("a", "Ordered", "{}");
+    site.clock.store(right.micros(), Ordering::Relaxed);
+    let event = site.event("a", "Ordered", "{}");
+    let verdict = site.intake.accept(right, vec![event]).unwrap().remove(0);
+    assert!(matches!(verdict, Verdict::Accepted(receipt) if receipt.received_at == right));
+}

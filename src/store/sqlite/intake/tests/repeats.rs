@@ -159,6 +159,37 @@ fn identities_are_found_in_any_table_with_and_without_its_stored_filter() {
     drop((folder, place));
 }
 
+#[test]
+fn a_repeat_is_known_again_once_a_clock_that_was_ahead_is_set_back() {
+    let (_place, mut site) = Site::new();
+    let now = site.now;
+    let made = |position: i64| {
+        let envelope = envelope("s", &format!("id-{position}"));
+        Arc::new(SETTINGS.accepted(now, position, position.unsigned_abs(), envelope))
+    };
+    // One event in each of two tables.
+    for position in [1, 1 << 18] {
+        let tx = site.events.transaction().unwrap();
+        idempotency::record(&tx, &[made(position)]).unwrap();
+        tx.commit().unwrap();
+    }
+    let ahead = now.plus(SETTINGS.idempotency * 2);
+    let open = |at| Identities::open(&site.events, SETTINGS.idempotency, at).unwrap();
+    let mut running = open(now);
+    running.forget(ahead, 1 << 18);
+    for identities in [running, open(ahead)] {
+        for position in [1, 1 << 18] {
+            let event = made(position);
+            let identity = Identity::of(&event.envelope);
+            let judge = |at| {
+                identities.judge(at, &identity, &event.envelope.hash, || Ok(&site.events)).unwrap()
+            };
+            assert_eq!(judge(ahead), None, "past the window it is a new event");
+            assert!(matches!(judge(now), Some(Verdict::Replayed(_))), "{position}");
+        }
+    }
+}
+
 /// Not a test: what keeping identities costs the projection, as they become many. Run by hand, in release.
 #[test]
 #[ignore = "a measurement, and only worth something in release"]
