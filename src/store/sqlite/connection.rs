@@ -50,7 +50,7 @@ pub(super) fn open_writer(path: &Path, synchronous_full: bool) -> Result<Connect
         connection.pragma_update(None, "mmap_size", 0)?;
         Ok((connection, mode))
     };
-    let (connection, mode) = open().map_err(|error| classify(CALL, error))?;
+    let (connection, mode) = open().map_err(|error| not_opened(CALL, path, error))?;
     if mode.eq_ignore_ascii_case("wal") {
         Ok(connection)
     } else {
@@ -69,7 +69,7 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection> {
         connection.pragma_update(None, "cache_size", -READER_CACHE_KIB)?;
         Ok(connection)
     };
-    open().map_err(|error| classify("open for reading", error))
+    open().map_err(|error| not_opened("open for reading", path, error))
 }
 
 /// What writers and readers have in common.
@@ -105,6 +105,17 @@ pub(super) fn classify(call: &'static str, error: Error) -> StoreError {
         }
         ErrorCode::ConstraintViolation => StoreError::Refused { call, source: error.into() },
         _ => StoreError::Other { call, source: error.into() },
+    }
+}
+
+/// Like [`classify`], and names the file: whoever reads this has no service that could tell which one it was.
+fn not_opened(call: &'static str, path: &Path, error: Error) -> StoreError {
+    let words = error.to_string();
+    match classify(call, error) {
+        StoreError::Corrupt { .. } => {
+            StoreError::Corrupt { what: format!("{call}: {} is damaged: {words}", path.display()) }
+        }
+        other => other,
     }
 }
 

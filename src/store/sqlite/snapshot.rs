@@ -5,8 +5,9 @@
 //! which position it covers; and a rebuild that cannot reach everything is refused before anything is touched.
 
 use std::fmt;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,8 +15,8 @@ use rusqlite::Connection;
 use rusqlite::backup::{Backup, StepResult};
 
 use super::connection::{classify, open_reader, open_writer, quick_check};
-use super::folder::Folder;
-use super::log::LogReader;
+use super::folder::{FILE_MODE, Folder};
+use super::log::{LogReader, with_advice};
 use super::projection::{self, Session};
 use super::tables::Tables;
 use super::wal::checkpoint;
@@ -56,6 +57,11 @@ pub(super) fn sync(path: &Path) -> Result<()> {
     File::open(path).and_then(|file| file.sync_all()).map_err(io_error("sync", path))
 }
 
+/// Makes an empty file that nobody but its owner may read.
+pub(super) fn make(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(path)
+}
+
 /// Removes a file and what `SQLite` keeps beside it.
 fn remove(path: &Path) -> Result<()> {
     for suffix in ["", "-wal", "-shm", "-journal"] {
@@ -81,6 +87,7 @@ pub(super) fn copy(from: &Connection, to: &Path) -> Result<()> {
     const CALL: &str = "copy database";
     let fail = |error| classify(CALL, error);
     remove(to)?;
+    make(to).map_err(io_error(CALL, to))?;
     let mut copy = Connection::open(to).map_err(fail)?;
     {
         let backup = Backup::new(from, &mut copy).map_err(fail)?;
@@ -213,7 +220,7 @@ impl fmt::Display for Report {
 /// [`StoreError::Corrupt`], with nothing changed, when snapshot and log leave a gap.
 pub(super) fn rebuild(folder: &Arc<Folder>, settings: &Settings) -> Result<Report> {
     let now = (settings.clock)();
-    let mut log = LogReader::open(folder)?;
+    let mut log = LogReader::open(folder).map_err(|error| with_advice(folder, error))?;
     let (first, last) = (log.first_position()?, log.last_position()?);
     let snapshot = newest_good(folder, last)?;
     let base = snapshot.as_ref().map_or(0, |(position, _)| *position);
@@ -323,14 +330,9 @@ pub(super) fn mend(folder: &Arc<Folder>, settings: &Settings) -> Result<Option<R
         Err(_) => None,
     };
     let Some(problem) = problem else { return Ok(None) };
-    log::error!("events.db is damaged and is rebuilt: {problem}");
+    log::error!("events.db cannot be used and is made anew: {problem}");
     let report = rebuild(folder, settings)?;
-    log::warn!(
-        position = report.position,
-        replayed = report.replayed;
-        "events.db is rebuilt; the damaged file is {:?}",
-        report.set_aside
-    );
+    log::warn!(position = report.position, replayed = report.replayed; "events.db: {report}");
     Ok(Some(report))
 }
 

@@ -297,7 +297,7 @@ fn fits(reader: &mut LogReader, applied: i64) -> Result<()> {
     let what = if applied > last {
         format!(
             "log.db is older than events.db (log ends at {last}, events.db has applied {applied}): restore both from \
-             the same backup, or run `sentinel rebuild`"
+             the same backup; without one `sentinel rebuild` goes back to {last}, and what came after is lost"
         )
     } else if last > applied && reader.first_position()?.is_none_or(|first| first > applied + 1) {
         format!(
