@@ -9,6 +9,7 @@ use bumpalo::Bump;
 use super::internal::{accepted, door_problem, idempotency_key, single, write_receipt};
 use super::problem::{Kind, Problem};
 use super::{Desk, Exchange, Outcome, Waiting};
+use crate::domain::door::DoorError;
 use crate::domain::ids::EventId;
 use crate::domain::time::Timestamp;
 use crate::domain::{cloudevents, door, report};
@@ -94,6 +95,11 @@ impl Desk {
         let head = &exchange.request.head;
         let key = idempotency_key(head)?;
         let (body, trace) = (exchange.request.body, exchange.trace);
+        if form == Form::Native && body.trim_ascii_start().starts_with(b"[") {
+            let words = "is an array: send one event, or a batch as application/x-ndjson (one event a line) or \
+                         application/cloudevents-batch+json";
+            return Err(door_problem(&DoorError::Invalid { field: "body", problem: words.into() }));
+        }
         let header = head.headers.get("traceparent");
         let fresh = || trace.trace_id;
         let envelope = match form {

@@ -51,6 +51,11 @@ fn every_problem_has_its_status_and_explains_itself() {
         Kind::InvalidBody,
         client.request("POST", "/v1/events", &[json_type, ("Idempotency-Key", "k")], b"{"),
     );
+    let array = format!("[{}]", event(2));
+    let fields = [json_type, ("Idempotency-Key", "k")];
+    let refused = client.request("POST", "/v1/events", &fields, array.as_bytes());
+    assert!(refused.text().contains("application/x-ndjson"), "it says how: {}", refused.text());
+    meet(Kind::InvalidBody, refused);
     meet(Kind::KeyMissing, client.post("/v1/events", &event(2)));
     let line = event(2).to_string();
     let fields = [("Content-Type", "application/x-ndjson"), ("Idempotency-Key", "k")];
