@@ -3,8 +3,9 @@
 
 use std::path::PathBuf;
 
+use super::exit::{Code, Exit};
 use crate::config::Overrides;
-use crate::store::sqlite;
+use crate::store::{StoreError, sqlite};
 
 /// Copy the store to a new folder, while the service runs
 #[derive(Debug, clap::Args)]
@@ -28,7 +29,15 @@ pub struct BackupArgs {
 pub fn run(args: &BackupArgs, overrides: Overrides) -> anyhow::Result<()> {
     let (config, _warnings) = super::load(overrides)?;
     super::embedded_only(&config, "back the database up with its own tools (RMAN)")?;
-    let manifest = sqlite::backup(&config.data_folder, &args.folder, super::now())?;
+    super::store_there(&config)?;
+    let copied = sqlite::backup(&config.data_folder, &args.folder, super::now());
+    let manifest = copied.map_err(|error| match error {
+        // It is the copy that cannot be written; how the store fares was not asked.
+        StoreError::NoSpace { why, source, .. } => {
+            anyhow::Error::from(Exit::new(Code::Failed, format!("backup failed: {why}: {source}")))
+        }
+        other => other.into(),
+    })?;
     super::print(&format!("{}: {manifest}", args.folder.display()))?;
     Ok(())
 }

@@ -65,7 +65,8 @@ impl Client {
     pub fn for_probes(overrides: Overrides, url: Option<&str>) -> anyhow::Result<Self> {
         let mut settings = config::Client::from_environment(overrides.clone())?;
         if let Some(url) = url {
-            settings.url = url.to_string();
+            settings.url = checked_url(url)
+                .map_err(|refused| Exit::new(Code::Usage, refused.message.replace(URL, "--url")))?;
         }
         Self::new(&settings, Token::None, overrides)
     }
@@ -226,6 +227,9 @@ pub fn segment(text: &str) -> String {
     encoded
 }
 
+/// The variable that an address comes from, unless it is given.
+const URL: &str = "SENTINEL_URL";
+
 /// The address without a slash at its end, if it is one.
 fn checked_url(url: &str) -> Result<String, Exit> {
     let address: Option<ureq::http::Uri> = url.parse().ok();
@@ -241,14 +245,14 @@ fn checked_url(url: &str) -> Result<String, Exit> {
         // Not repeated: what stands before the @ may be a password.
         return Err(Exit::new(
             Code::Configuration,
-            "SENTINEL_URL: an address holds no user and no password; the token is SENTINEL_TOKEN",
+            format!("{URL}: an address holds no user and no password; the token is SENTINEL_TOKEN"),
         ));
     }
     let url = escaped(url);
     Err(Exit::new(
         Code::Configuration,
         format!(
-            "SENTINEL_URL: {url:?} is no address of a service: write it as http://127.0.0.1:8090 or https://HOST:PORT"
+            "{URL}: {url:?} is no address of a service: write it as http://127.0.0.1:8090 or https://HOST:PORT"
         ),
     ))
 }

@@ -42,6 +42,47 @@ pub fn run(args: &HealthArgs, overrides: Overrides) -> anyhow::Result<()> {
         let words = format!("{}\n{}", answer.words(), body.join("\n"));
         return Err(Exit::new(Code::Failed, words.trim_end()).into());
     }
-    super::print(&format!("{} is well", client.url()))?;
+    let lame = if args.ready { lame(&answer.body) } else { Vec::new() };
+    let word = if lame.is_empty() { "is well" } else { "does its work, degraded" };
+    super::print(&format!("{} {word}", client.url()))?;
+    for line in lame {
+        super::print(&words::escaped(&line))?;
+    }
     Ok(())
+}
+
+/// What `/ready` says of itself.
+#[derive(serde::Deserialize)]
+struct Readiness {
+    #[serde(default)]
+    checks: Vec<Check>,
+}
+
+#[derive(serde::Deserialize)]
+struct Check {
+    name: String,
+    state: String,
+    #[serde(default)]
+    detail: String,
+}
+
+/// The lines of `/ready` that are not as they should be.
+fn lame(body: &str) -> Vec<String> {
+    let said: Option<Readiness> = serde_json::from_str(body).ok();
+    let checks = said.map(|said| said.checks).unwrap_or_default();
+    let lame = checks.into_iter().filter(|check| check.state != "ok");
+    lame.map(|check| format!("{} {}: {}", check.name, check.state, check.detail)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_works_and_is_not_well_is_named() {
+        let body = r#"{"status":"degraded","checks":[{"name":"service","state":"ok","detail":"running"},
+            {"name":"store.write","state":"degraded","detail":"log rows are not taken"}]}"#;
+        assert_eq!(lame(body), ["store.write degraded: log rows are not taken"]);
+        assert!(lame("{}").is_empty() && lame("no JSON").is_empty());
+    }
 }

@@ -145,12 +145,37 @@ fn dispatch(command_line: CommandLine) -> anyhow::Result<ExitCode> {
         }
         Some(Command::Token(args)) => token::run(&args, overrides)?,
         Some(Command::CheckConfig(args)) => check_config::run(&args, overrides)?,
-        Some(Command::Migrate(args)) => migrate::run(&args, overrides)?,
-        Some(Command::Backup(args)) => backup::run(&args, overrides)?,
-        Some(Command::Rebuild(args)) => rebuild::run(&args, overrides)?,
-        Some(Command::Purge(args)) => purge::run(&args, overrides)?,
+        Some(Command::Migrate(args)) => of_a_command(migrate::run(&args, overrides))?,
+        Some(Command::Backup(args)) => of_a_command(backup::run(&args, overrides))?,
+        Some(Command::Rebuild(args)) => of_a_command(rebuild::run(&args, overrides))?,
+        Some(Command::Purge(args)) => of_a_command(purge::run(&args, overrides))?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What of the store would end a thread of the service is, in a command without threads, just what it did not get.
+fn of_a_command(done: anyhow::Result<()>) -> anyhow::Result<()> {
+    done.map_err(|error| match exit::code_of(&error) {
+        Code::ThreadEnded => Exit::new(Code::Failed, format!("{error:#}")).into(),
+        _ => error,
+    })
+}
+
+/// Refuses a command that is about a store where there is none, or none that this user may see.
+fn store_there(config: &Config) -> Result<(), Exit> {
+    let folder = config.data_folder.display();
+    let why = match std::fs::metadata(config.data_folder.join("log.db")) {
+        Ok(_) => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            format!(
+                "{folder} holds no store (no log.db is there): name its folder with --database sqlite://PATH"
+            )
+        }
+        Err(error) => format!(
+            "the store in {folder} cannot be seen ({error}): run this as the service's user or root"
+        ),
+    };
+    Err(Exit::new(Code::Unavailable, why))
 }
 
 /// The configuration, or every problem of it and exit code 78.

@@ -36,8 +36,8 @@ pub fn run(args: &PurgeArgs, overrides: Overrides) -> anyhow::Result<()> {
         &config,
         "delete the tenant's rows with SQL; every table has the column tenant_id",
     )?;
+    super::store_there(&config)?;
     let settings = service::settings(&config);
-    sqlite::check_folder(&settings)?;
     let tenant = &args.tenant;
     if args.yes {
         let purged = sqlite::purge(&settings, tenant)?;

@@ -25,6 +25,7 @@ pub fn run(_: &RebuildArgs, overrides: Overrides) -> anyhow::Result<()> {
         &config,
         "its tables are written with the queue in one transaction, so there is nothing to rebuild",
     )?;
+    super::store_there(&config)?;
     let report = sqlite::rebuild(&service::settings(&config))?;
     super::print(&report.to_string())?;
     Ok(())

@@ -2,6 +2,7 @@
 //! systemd, the first words to a newcomer, and the order in which everything ends.
 
 use std::io::{self, Write};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -30,6 +31,9 @@ const DATABASE_PAUSE: Duration = Duration::from_secs(5);
 /// Between two looks at the files of the certificates: whoever renews them need not tell us.
 const CERTIFICATES_LOOK: Duration = Duration::from_secs(2);
 
+/// Where the client commands look for the service unless `SENTINEL_URL` says otherwise.
+const SERVICE_DEFAULT: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 8090));
+
 /// Lets a crash write no core file: tokens and payloads lie in memory. The hard limit stays, so that who looks for a
 /// fault may raise the limit again with `prlimit`.
 fn leave_no_core() {
@@ -56,11 +60,9 @@ pub fn run(config: &Config, warnings: &[Warning]) -> anyhow::Result<()> {
         let _ = listener.join_by(Instant::now() + Duration::from_secs(1));
         return Ok(());
     };
-    log::info!(
-        address:% = service.api_address(),
-        metrics:? = service.metrics_address();
-        "serving"
-    );
+    let metrics =
+        service.metrics_address().map_or_else(|| "off".to_owned(), |address| address.to_string());
+    log::info!(address:% = service.api_address(), metrics = metrics.as_str(); "serving");
     greet(config, &service);
     watchdog::ready(service.api_address());
     let uninvited = wait(&service, &signals, &log);
@@ -204,17 +206,34 @@ fn greet(config: &Config, service: &Service) {
     let address = service.api_address();
     let program = std::env::args_os().next().map(|name| name.to_string_lossy().into_owned());
     let program = program.unwrap_or_else(|| "sentinel".to_owned());
+    let program = quoted(&escaped(&program));
     let folder = escaped(&config.data_folder.display().to_string());
+    let store = quoted(&format!("sqlite://{folder}"));
+    // The client commands find the service where it is by default.
+    let elsewhere = if address == SERVICE_DEFAULT {
+        String::new()
+    } else {
+        format!("export SENTINEL_URL=http://{address}\n  ")
+    };
     let words = format!(
         "\nProcess Sentinel serves on http://{address} (development mode, loopback only, store in {folder}).\n\
          Paste this into another terminal:\n\n  \
-         export TOKEN=$({program} --database sqlite://{folder} token --tenant demo --role sentinel:write)\n  \
+         export TOKEN=$({program} --database {store} token --tenant demo --role sentinel:write)\n  \
          curl -X POST -H \"Authorization: Bearer $TOKEN\" -H 'X-Sentinel-Process-Id: nightly-import' {address}/internal/start\n  \
          curl -H \"Authorization: Bearer $TOKEN\" -H 'X-Sentinel-Process-Id: nightly-import' {address}/internal/progress \
          -d '{{\"current_step\":\"LOADING\",\"progress_percent\":40}}'\n  \
          curl -H \"Authorization: Bearer $TOKEN\" {address}/status/nightly-import\n  \
-         {program} --database sqlite://{folder} run --name nightly-import -- sh -c 'for i in 1 2 3; do echo step $i; sleep 1; done'\n\n\
+         {elsewhere}{program} --database {store} run --name nightly-import -- sh -c 'for i in 1 2 3; do echo step $i; sleep 1; done'\n\n\
          http://{address}/ready says how it is, http://{address}/openapi.json what it can do. Ctrl-C stops it.\n\n"
     );
     let _ = io::stdout().lock().write_all(words.as_bytes());
+}
+
+/// A word for a shell to read as one.
+fn quoted(word: &str) -> String {
+    let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "/._:@%+=,-".contains(letter);
+    if !word.is_empty() && word.chars().all(is_plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', "'\\''"))
 }

@@ -157,16 +157,21 @@ impl FrontHandle {
     }
 }
 
+/// Names the address of an error, since there are two to listen on.
+fn of(address: SocketAddr) -> impl FnOnce(io::Error) -> io::Error {
+    move |error| io::Error::new(error.kind(), format!("{address}: {error}"))
+}
+
 /// Opens a listener on `address` for each seat.
 fn open(address: SocketAddr, port: Port, seats: &mut [Seat]) -> io::Result<SocketAddr> {
     let shared = seats.len() > 1;
     if shared {
         // A shared port would be shared with another program as well, which would get every other connection.
-        drop(listen(address, false)?);
+        drop(listen(address, false).map_err(of(address))?);
     }
     let mut address = address;
     for seat in seats {
-        let socket = listen(address, shared)?;
+        let socket = listen(address, shared).map_err(of(address))?;
         if let Some(bound) = socket.local_addr()?.as_socket() {
             address = bound;
         }

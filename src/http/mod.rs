@@ -87,6 +87,20 @@ impl<'r> Headers<'r> {
         std::str::from_utf8(value).ok().map(str::trim)
     }
 
+    /// The value of the only field called `name`, for what its sender relies on: a second one and bytes that are no text
+    /// must not pass for none.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn only(&self, name: &str) -> Result<Option<&'r str>, &'static str> {
+        match (self.count(name), self.get(name)) {
+            (0, _) => Ok(None),
+            (1, Some(value)) => Ok(Some(value)),
+            (1, None) => Err("is not UTF-8"),
+            _ => Err("is there more than once"),
+        }
+    }
+
     /// How many fields are called `name`.
     pub fn count(&self, name: &str) -> usize {
         self.0.iter().filter(|(field, _)| field.eq_ignore_ascii_case(name)).count()

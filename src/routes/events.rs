@@ -6,9 +6,10 @@
 
 use bumpalo::Bump;
 
-use super::internal::{accepted, door_problem, single, write_receipt};
+use super::internal::{accepted, door_problem, idempotency_key, single, write_receipt};
 use super::problem::{Kind, Problem};
 use super::{Desk, Exchange, Handled, Outcome, Waiting};
+use crate::domain::door::DoorError;
 use crate::domain::ids::EventId;
 use crate::domain::time::Timestamp;
 use crate::domain::{cloudevents, door, report};
@@ -92,14 +93,27 @@ impl Desk {
     fn post_one<'a>(&mut self, exchange: &Exchange<'_, 'a>, form: Form) -> Outcome<'a> {
         let tenant = exchange.tenant()?;
         let head = &exchange.request.head;
-        let key = head.headers.get("idempotency-key").map(door::idempotency_key).transpose();
-        let key = key.map_err(|error| door_problem(&error))?;
+        let key = idempotency_key(head)?;
         let (body, trace) = (exchange.request.body, exchange.trace);
+        if form == Form::Native && body.trim_ascii_start().starts_with(b"[") {
+            let words = "is an array: send one event, or a batch as application/x-ndjson (one event a line) or \
+                         application/cloudevents-batch+json";
+            return Err(door_problem(&DoorError::Invalid { field: "body", problem: words.into() }));
+        }
         let header = head.headers.get("traceparent");
         let fresh = || trace.trace_id;
         let envelope = match form {
             Form::CloudEvent => cloudevents::structured(tenant, body, key, header, fresh),
             Form::CloudEventBinary => {
+                for (name, value) in head.headers.0 {
+                    // An attribute that cannot be read must not pass for one that is not there.
+                    let is_attribute =
+                        name.get(..3).is_some_and(|ce| ce.eq_ignore_ascii_case("ce-"));
+                    if is_attribute && std::str::from_utf8(value).is_err() {
+                        let words = format!("{name} is not UTF-8: percent-encode its value");
+                        return Err(Problem::new(Kind::InvalidBody, words));
+                    }
+                }
                 let fields =
                     head.headers.0.iter().filter_map(|(name, value)| {
                         Some((*name, std::str::from_utf8(value).ok()?))

@@ -4,18 +4,15 @@
 use bumpalo::Bump;
 
 use super::problem::{Kind, Problem};
-use super::{Desk, Exchange, Handled, JSON, Outcome, Waiting};
+use super::{Desk, Exchange, Handled, JSON, Outcome, Waiting, relied_on};
 use crate::domain::door::{self, DoorError};
 use crate::domain::event::{Receipt, Verdict};
-use crate::domain::ids::{EventId, ProcessId};
+use crate::domain::ids::{EventId, IdempotencyKey, ProcessId};
 use crate::domain::report::{self, ReportKind};
-use crate::http::Reply;
+use crate::http::{Head, Reply};
 use crate::mailbox::Answer;
 use crate::telemetry::traces::Receiving;
 use crate::view::json::Json;
-
-/// Names the process in a report without a body.
-const PROCESS_ID_FIELD: &str = "x-sentinel-process-id";
 
 /// A report that waits for its commit.
 pub(super) struct WaitingReport {
@@ -39,14 +36,7 @@ impl Desk {
     ) -> Outcome<'a> {
         let tenant = exchange.tenant()?;
         let process = process_id(exchange)?;
-        let key = exchange
-            .request
-            .head
-            .headers
-            .get("idempotency-key")
-            .map(door::idempotency_key)
-            .transpose()
-            .map_err(|error| door_problem(&error))?;
+        let key = idempotency_key(&exchange.request.head)?;
         let envelope = report::internal(
             tenant,
             kind,
@@ -90,8 +80,14 @@ fn named_run(kind: ReportKind, payload: &str) -> Option<EventId> {
     report::parse(kind, payload).ok().and_then(|report| report.run_id)
 }
 
+/// The key that makes a retry safe, where there is one.
+pub(super) fn idempotency_key(head: &Head<'_>) -> Result<Option<IdempotencyKey>, Problem> {
+    let key = relied_on(head, "Idempotency-Key")?.map(door::idempotency_key).transpose();
+    key.map_err(|error| door_problem(&error))
+}
+
 fn process_id(exchange: &Exchange<'_, '_>) -> Result<Option<ProcessId>, Problem> {
-    match exchange.request.head.headers.get(PROCESS_ID_FIELD) {
+    match relied_on(&exchange.request.head, "X-Sentinel-Process-Id")? {
         None | Some("") => Ok(None),
         Some(text) => ProcessId::parse(text).map(Some).map_err(|error| {
             Problem::new(Kind::InvalidBody, format!("X-Sentinel-Process-Id: {error}"))

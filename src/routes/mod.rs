@@ -362,7 +362,9 @@ impl Desk {
             table::Action::Health => Ok(machines::health(&exchange)),
             table::Action::Ready => Ok(self.ready(&exchange)),
             table::Action::Metrics => Ok(self.metrics(&exchange)),
-            table::Action::OpenApi => Ok(openapi::answer(self.shared.client_auth)),
+            table::Action::OpenApi => {
+                Ok(openapi::answer(self.shared.client_auth, self.shared.development))
+            }
             table::Action::ProblemHelp => machines::problem_help(&exchange),
             table::Action::Report(kind) => self.report(&exchange, kind),
             table::Action::Log => self.log(&exchange),
@@ -493,7 +495,16 @@ impl App for Desk {
         if status == 500 {
             log::error!(traceId = trace_id.as_str(); "a request is answered with 500: {detail}");
         }
-        Problem::new(Kind::of_status(status), detail).reply(arena, None, Some(&trace_id))
+        let kind = Kind::of_status(status);
+        let detail = match kind {
+            // The front knows that it is too large, and not what for.
+            Kind::TooLarge => Cow::Owned(format!(
+                "{detail}: an event or report may have {} bytes, a batch and log rows {}",
+                self.shared.body_bytes_max, self.shared.batch_bytes_max
+            )),
+            _ => Cow::Borrowed(detail),
+        };
+        Problem::new(kind, detail).reply(arena, None, Some(&trace_id))
     }
 
     fn replied(&mut self, status: u16, micros: u64, arena_bytes: usize) {
@@ -613,6 +624,12 @@ fn told<'a>(arena: &'a Bump, problem: &Problem, path: &str, trace: &TraceContext
 
 fn not_found() -> Problem {
     Problem::new(Kind::NotFound, "nothing of this name is known to your tenant")
+}
+
+/// A header field that decides what a request means or does.
+fn relied_on<'q>(head: &Head<'q>, name: &'static str) -> Result<Option<&'q str>, Problem> {
+    let value = head.headers.only(name);
+    value.map_err(|what| Problem::new(Kind::InvalidBody, format!("{name} {what}")).field(name))
 }
 
 fn query<'q>(head: &Head<'q>) -> Result<Pairs<'q>, Problem> {

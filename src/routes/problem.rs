@@ -24,6 +24,11 @@ macro_rules! problems {
                 match self { $(Self::$variant => $status,)* }
             }
 
+            /// The problem's type.
+            pub const fn path(self) -> &'static str {
+                match self { $(Self::$variant => concat!("/problems/", $name),)* }
+            }
+
             /// The last part of the problem's type.
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$variant => $name,)* }
@@ -81,7 +86,7 @@ problems! {
     Internal = 500, "internal-error", "The service failed",
         "A bug of ours. The log of the service has the same traceId.";
     NotImplemented = 501, "not-implemented", "The request asks for something that is not implemented",
-        "The only transfer coding understood is chunked.";
+        "The method is none of GET, HEAD, POST, PUT, DELETE, OPTIONS and PATCH, or the transfer coding is not chunked. The detail says which.";
     Unavailable = 503, "unavailable", "The service cannot take this now",
         "Try again after the seconds of Retry-After. Nothing of the request was kept.";
     Draining = 503, "draining", "The service is stopping",

@@ -71,6 +71,39 @@ fn damaged_pages_of_the_log_are_refused_in_words() {
 }
 
 #[test]
+fn log_rows_that_cannot_be_opened_are_named_with_a_way_on_that_costs_no_event() {
+    let folder = tempfile::tempdir().unwrap();
+    fill(folder.path(), 0, 200);
+    let logs = folder.path().join("logs.db");
+    fs::write(&logs, [0x5a; 8192]).unwrap();
+    let output = refused(folder.path());
+    let words = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(65), "{words}");
+    assert!(words.contains("logs.db is damaged") && words.contains("move logs.db"), "{words}");
+    // As it says.
+    for name in ["logs.db", "logs.db-wal"] {
+        let _ = fs::rename(folder.path().join(name), folder.path().join(format!("{name}.old")));
+    }
+    assert_eq!(applied(folder.path()), 200);
+}
+
+#[test]
+fn a_rebuild_from_a_damaged_log_names_it() {
+    let folder = tempfile::tempdir().unwrap();
+    fill(folder.path(), 0, 200);
+    fs::write(folder.path().join("log.db"), [0x5a; 8192]).unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_sentinel"))
+        .env_clear()
+        .env("SENTINEL_DATABASE", format!("sqlite://{}", folder.path().display()))
+        .arg("rebuild")
+        .output()
+        .unwrap();
+    let words = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(65), "{words}");
+    assert!(words.contains("log.db is damaged") && words.contains("backup"), "{words}");
+}
+
+#[test]
 fn damaged_pages_of_the_projection_are_rebuilt_from_the_log() {
     let folder = tempfile::tempdir().unwrap();
     fill(folder.path(), 0, 200);

@@ -165,10 +165,16 @@ fn whatever_looks_like_production_rules_it_out_by_name_before_anything_is_made()
     }
 }
 
+/// The line of a greeting that holds `words`.
+fn greeting_of<'g>(greeting: &'g str, words: &str) -> &'g str {
+    greeting.lines().map(str::trim).find(|line| line.contains(words)).expect("it is there")
+}
+
 #[test]
 fn it_makes_a_key_for_its_owner_alone_and_prints_a_session_that_works() {
     let folder = tempfile::tempdir().unwrap();
-    let data = folder.path().join("data");
+    // A shell would take it for two words, and for the beginning of a third.
+    let data = folder.path().join("it's here");
     let mut child = Command::new(env!("CARGO_BIN_EXE_sentinel"))
         .env_clear()
         .env("SENTINEL_DATABASE", format!("sqlite://{}", data.display()))
@@ -203,6 +209,14 @@ fn it_makes_a_key_for_its_owner_alone_and_prints_a_session_that_works() {
     let mut client = Client::new(address, token.trim());
     client.request("POST", "/internal/start", &fields, b"").expect(202);
     assert_eq!(client.get("/status/nightly-import").expect(200).json()["status"], "RUNNING");
+    // The last two lines, where the service is not on the port that client commands go by.
+    let watch =
+        format!("{}\n{}", line("export SENTINEL_URL="), greeting_of(&greeting, " run --name"));
+    let watched =
+        Command::new("sh").args(["-c", &watch.replace("sleep 1", "true")]).output().unwrap();
+    let words = String::from_utf8_lossy(&watched.stderr);
+    assert!(watched.status.success() && words.is_empty(), "{watch}: {words}");
+    assert_eq!(client.get("/status/nightly-import").expect(200).json()["status"], "COMPLETED");
     // Nobody but the owner can read what signs tokens.
     let mut keys = 0;
     for entry in std::fs::read_dir(&data).unwrap() {

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::Arc;
@@ -148,8 +149,13 @@ fn two_tenants(folder: &Path) {
         }
         report(&mut client, "p", "start");
         report(&mut client, "p", "complete");
+        // Not by /status, which shows what is acknowledged before it is applied.
         eventually("it is applied", || {
-            (client.get("/status/p").json()["status"] == "COMPLETED").then_some(())
+            let last =
+                |client: &mut Client, path: &str| client.get(path).json()["appliedSeq"].as_u64();
+            let (orders, p) =
+                (last(&mut client, "/v1/streams/orders"), last(&mut client, "/v1/streams/p"));
+            (orders == Some(50) && p == Some(2)).then_some(())
         });
     }
     service.stop();
@@ -254,4 +260,76 @@ fn a_purge_makes_no_store_where_there_is_none() {
     assert_eq!(refused.status.code(), Some(69), "{}", words(&refused));
     assert!(words(&refused).contains("holds no store"), "{}", words(&refused));
     assert!(!folder.exists());
+}
+
+#[test]
+fn what_a_backup_holds_is_for_its_owner_alone_and_its_refusals_say_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let copy = place.path().join("a/copy");
+    let to = copy.to_str().unwrap();
+    for command in [&["backup", to][..], &["rebuild"], &["purge", "--tenant", "demo"]] {
+        let refused = sentinel(&data, command);
+        assert_eq!(refused.status.code(), Some(69), "{}", words(&refused));
+        assert!(words(&refused).contains("holds no store"), "{}", words(&refused));
+        assert!(!data.exists() && !copy.exists(), "nothing is made for a mistake");
+    }
+    assert_eq!(sentinel(&data, &["migrate", "--check"]).status.code(), Some(1));
+    assert!(!data.exists(), "a look changes nothing");
+    let service = InProcess::start(&data, wall_clock(), Parts::ALL, &[]);
+    service.client("demo").event("k", &envelope(1, "s", json!({}))).expect(202);
+    let made = sentinel(&data, &["backup", to]);
+    assert_eq!(made.status.code(), Some(0), "{}", words(&made));
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&copy), 0o700);
+    let files: Vec<_> = fs::read_dir(&copy).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(files.len(), 4, "{files:?}");
+    assert!(files.iter().all(|file| mode(file) == 0o600), "{files:?}");
+    let again = sentinel(&data, &["backup", to]);
+    assert_eq!(again.status.code(), Some(1), "{}", words(&again));
+    assert!(words(&again).contains("name a folder that is not there yet"), "{}", words(&again));
+    service.stop();
+}
+
+#[test]
+fn what_root_mends_the_user_of_the_service_can_still_write() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("only root can mend for others");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let service = InProcess::start(&data, wall_clock(), Parts::ALL, &[]);
+    service.client("demo").event("k", &envelope(1, "s", json!({}))).expect(202);
+    service.stop();
+    let outside = folder.path().join("outside");
+    fs::write(&outside, "root's own").unwrap();
+    let nobody = 65_534;
+    chown(&data, Some(nobody), Some(nobody)).unwrap();
+    for entry in fs::read_dir(&data).unwrap() {
+        chown(entry.unwrap().path(), Some(nobody), Some(nobody)).unwrap();
+    }
+    fs::remove_file(data.join("sentinel.lock")).unwrap();
+    // What the other user may have put there to get hold of a file of root's.
+    fs::hard_link(&outside, data.join("events.db.second-name")).unwrap();
+    symlink(&outside, data.join("events.db.link")).unwrap();
+    for command in [&["rebuild"][..], &["purge", "--tenant", "other", "--yes"]] {
+        let done = sentinel(&data, command);
+        assert_eq!(done.status.code(), Some(0), "{}", words(&done));
+    }
+    let owner = |path: &Path| fs::symlink_metadata(path).unwrap().uid();
+    for name in ["events.db", "log.db", "logs.db", "sentinel.lock", "snapshots"] {
+        assert_eq!(owner(&data.join(name)), nobody, "{name}");
+    }
+    let mut snapshots = fs::read_dir(data.join("snapshots")).unwrap();
+    assert!(snapshots.all(|entry| owner(&entry.unwrap().path()) == nobody));
+    assert_eq!(owner(&outside), 0, "a link gives nothing away");
+    let elsewhere = folder.path().join("elsewhere");
+    fs::rename(data.join("snapshots"), &elsewhere).unwrap();
+    fs::write(elsewhere.join("root's own"), "").unwrap();
+    symlink(&elsewhere, data.join("snapshots")).unwrap();
+    let done = sentinel(&data, &["migrate"]);
+    assert_eq!(done.status.code(), Some(0), "{}", words(&done));
+    assert_eq!(owner(&elsewhere.join("root's own")), 0, "nor does a link to a folder");
 }

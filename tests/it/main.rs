@@ -5,6 +5,8 @@
 
 #![cfg(test)]
 
+// The API as it describes itself.
+mod api_document;
 // What `sentinel run` does for a command, and never does to it.
 mod a_watched_command;
 // Who takes traces in tests.

@@ -51,6 +51,11 @@ fn every_problem_has_its_status_and_explains_itself() {
         Kind::InvalidBody,
         client.request("POST", "/v1/events", &[json_type, ("Idempotency-Key", "k")], b"{"),
     );
+    let array = format!("[{}]", event(2));
+    let fields = [json_type, ("Idempotency-Key", "k")];
+    let refused = client.request("POST", "/v1/events", &fields, array.as_bytes());
+    assert!(refused.text().contains("application/x-ndjson"), "it says how: {}", refused.text());
+    meet(Kind::InvalidBody, refused);
     meet(Kind::KeyMissing, client.post("/v1/events", &event(2)));
     let line = event(2).to_string();
     let fields = [("Content-Type", "application/x-ndjson"), ("Idempotency-Key", "k")];
@@ -78,7 +83,12 @@ fn every_problem_has_its_status_and_explains_itself() {
     let long = format!(
         "POST /internal/start HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {writer}\r\nContent-Length: 2000000\r\n\r\n"
     );
-    meet(Kind::TooLarge, raw(address, long.as_bytes()));
+    let refused = raw(address, long.as_bytes());
+    assert!(refused.text().contains("1048576 bytes"), "it says what would do: {}", refused.text());
+    meet(Kind::TooLarge, refused);
+    let unknown = raw(address, b"BREW /health HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert!(unknown.text().contains("method"), "{}", unknown.text());
+    meet(Kind::NotImplemented, unknown);
     let fields = [("Content-Type", "text/plain"), ("Idempotency-Key", "k6")];
     meet(Kind::UnsupportedMediaType, client.request("POST", "/v1/events", &fields, b"x"));
     for path in ["/v1/events", "/internal/log", "/internal/start"] {
@@ -126,5 +136,53 @@ fn every_problem_has_its_status_and_explains_itself() {
         assert_eq!(help["status"], kind.status());
         assert!(met.contains(kind.name()) || elsewhere.contains(kind), "{kind:?} was not met");
     }
+    service.stop();
+}
+
+#[test]
+fn a_field_that_decides_what_a_request_means_is_read_or_refused_and_never_passed_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = InProcess::start(folder.path(), wall_clock(), Parts::ALL, &[]);
+    let address = service.service.api_address();
+    let token = token(folder.path(), "demo", &["sentinel:write"]);
+    let post = |path: &str, fields: &[u8], body: &str| {
+        let mut request = format!(
+            "POST {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\nContent-Length: {}\r\n",
+            body.len()
+        )
+        .into_bytes();
+        request.extend_from_slice(fields);
+        request.extend_from_slice(b"\r\n");
+        request.extend_from_slice(body.as_bytes());
+        raw(address, &request)
+    };
+    let event = envelope(1, "s", json!({})).to_string();
+    // What a client makes of an umlaut in ISO 8859-1, and what a proxy adds without looking.
+    for (path, fields, body, name) in [
+        ("/internal/start", &b"X-Sentinel-Process-Id: n\xe4m\r\n"[..], "", "X-Sentinel-Process-Id"),
+        ("/internal/log", b"X-Sentinel-Process-Id: n\xe4m\r\n", "{\"process_id\":\"p\",\"message\":\"m\"}", "X-Sentinel-Process-Id"),
+        ("/internal/start", b"X-Sentinel-Process-Id: a\r\nX-Sentinel-Process-Id: b\r\n", "", "X-Sentinel-Process-Id"),
+        ("/internal/start", b"Idempotency-Key: \xe4\r\n", "{\"process_id\":\"p\"}", "Idempotency-Key"),
+        ("/v1/events", b"Content-Type: application/json\r\nIdempotency-Key: a\r\nIdempotency-Key: b\r\n", &event, "Idempotency-Key"),
+        ("/v1/events", b"ce-specversion: 1.0\r\nce-id: 1\r\nce-source: /s\r\nce-type: t\r\nce-subject: n\xe4m\r\nIdempotency-Key: c\r\n",
+         "{}", "ce-subject"),
+    ] {
+        let refused = post(path, fields, body).expect(400).json();
+        assert_eq!(refused["type"], "/problems/invalid-body", "{refused}");
+        assert!(refused["detail"].as_str().unwrap().contains(name), "{name}: {refused}");
+    }
+    let batch = b"Content-Type: application/x-ndjson\r\nIdempotency-Key: \xe4\r\n";
+    let refused = post("/v1/events", batch, &event).expect(400).json();
+    assert_eq!(refused["type"], "/problems/idempotency-key-on-batch");
+    let named =
+        post("/internal/start", "X-Sentinel-Process-Id: näm\r\n".as_bytes(), "").expect(202);
+    assert_eq!(named.json()["process_id"], "näm");
+    // What was accepted before it would be applied before it.
+    let mut client = service.client("demo");
+    let all = eventually("it is applied", || {
+        let all = client.get("/processes?status=all").expect(200).json();
+        all["processes"].as_array().is_some_and(|rows| !rows.is_empty()).then_some(all)
+    });
+    assert_eq!(all["processes"].as_array().map(Vec::len), Some(1), "nothing else was made: {all}");
     service.stop();
 }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use mio::{Events, Poll, Token};
 
 use super::Server;
@@ -12,6 +12,7 @@ use super::freshness::Sampler;
 use super::link::{Flight, Link};
 use super::tally::{Latencies, Tally};
 use super::workload::Workload;
+use crate::cli::words::RUNNING_HINT;
 
 /// How often progress is shown, and connections that broke are opened again.
 const TICK: Duration = Duration::from_secs(1);
@@ -54,7 +55,10 @@ impl Driver {
         let alarm = Alarm::new(poll.registry(), ALARM).context("make a timer")?;
         let open = |index| {
             let link = Link::connect(&server, poll.registry(), Token(index));
-            link.map(Some).with_context(|| format!("connect to {}", server.address))
+            link.map(Some).map_err(|error| {
+                let address = server.address;
+                anyhow!("cannot reach the service at {address}: {error:#}; {RUNNING_HINT}")
+            })
         };
         let links = (0..connections).map(open).collect::<anyhow::Result<Vec<_>>>()?;
         let scratch = vec![0; SCRATCH_BYTES];

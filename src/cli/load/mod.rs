@@ -32,6 +32,7 @@ use self::drive::{Driver, Pace};
 use self::freshness::Sampler;
 use self::tally::Tally;
 use self::workload::{Events, Logs, Plain, Seeds, Workload};
+use super::exit::{Code, Exit};
 
 /// Processes that `status` and `logs` ask about: enough that the answer is not always the same row.
 const SEEDED: usize = 1000;
@@ -146,7 +147,7 @@ fn measure(
     tls: Option<Arc<ClientConfig>>,
     loud: bool,
 ) -> anyhow::Result<Tally> {
-    check(args)?;
+    check(args).map_err(|error| Exit::new(Code::Usage, error.to_string()))?;
     let server = Server::parse(&args.url, token, tls)?;
     if server.tls.is_some() {
         idle::try_tls(&server)?;
@@ -190,6 +191,7 @@ fn measure(
 /// How long the processes of `status` and `logs` may take to be started.
 const SEEDING_MAX: Duration = Duration::from_secs(30);
 
+/// Refuses options that make no sense together with their type.
 fn check(args: &LoadArgs) -> anyhow::Result<()> {
     let share = |share: f64| (0.0..=1.0).contains(&share);
     ensure!((1..=CONNECTIONS_MAX).contains(&args.connections), "--connections is 1 to 10000");

@@ -22,11 +22,11 @@ pub const LOG_ROWS_MAX: usize = 10_000;
 const DETAILS_BYTES_MAX: usize = 64 * 1024;
 
 // The lengths of the columns that hold these texts, in characters.
-const EVENT_TYPE_CHARS_MAX: usize = 50;
-const COMPONENT_CHARS_MAX: usize = 100;
+pub const EVENT_TYPE_CHARS_MAX: usize = 50;
+pub const COMPONENT_CHARS_MAX: usize = 100;
 const CORRELATION_ID_CHARS_MAX: usize = super::CORRELATION_ID_CHARS_MAX;
-const TRACE_ID_CHARS_MAX: usize = 32;
-const SPAN_ID_CHARS_MAX: usize = 32;
+pub const TRACE_ID_CHARS_MAX: usize = 32;
+pub const SPAN_ID_CHARS_MAX: usize = 32;
 
 /// The longest duration in microseconds: what every store's 64-bit integers hold.
 const DURATION_US_MAX: u64 = i64::MAX.unsigned_abs();

@@ -14,7 +14,10 @@ use super::ids::{EventId, ProcessId};
 use super::time::Timestamp;
 
 pub use door::{SOURCE, internal};
-pub use log::{LOG_ROWS_MAX, LOG_TYPE, is_log, log_rows, posted_log_row};
+pub use log::{
+    COMPONENT_CHARS_MAX, EVENT_TYPE_CHARS_MAX, LOG_ROWS_MAX, LOG_TYPE, SPAN_ID_CHARS_MAX,
+    TRACE_ID_CHARS_MAX, is_log, log_rows, posted_log_row,
+};
 
 // The lengths of the columns that hold these texts, in characters.
 pub const PROCESS_TYPE_CHARS_MAX: usize = 50;

@@ -147,9 +147,18 @@ pub fn token(
     ttl: Duration,
     now_s: u64,
 ) -> anyhow::Result<String> {
-    DevelopmentKey::open(folder)
-        .context("start the service in development mode first, with the same SENTINEL_DATABASE")?
-        .sign(tenant, roles, ttl, now_s)
+    let key = DevelopmentKey::open(folder).map_err(|error| {
+        let is_hidden = error.chain().any(|cause| {
+            let cause = cause.downcast_ref::<io::Error>();
+            cause.is_some_and(|cause| cause.kind() == io::ErrorKind::PermissionDenied)
+        });
+        error.context(if is_hidden {
+            "run this as the user whose service it is"
+        } else {
+            "start the service in development mode first, with the same SENTINEL_DATABASE"
+        })
+    })?;
+    key.sign(tenant, roles, ttl, now_s)
 }
 
 fn coordinates(point: &[u8]) -> (String, String) {

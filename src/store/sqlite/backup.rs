@@ -6,16 +6,16 @@
 //! in place; the service applies the rest at its start.
 
 use std::fmt;
-use std::fs::{self, File};
-use std::io::{self, Read};
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::connection::{classify, make_private, open_reader};
-use super::folder::FOLDER_MODE;
+use super::connection::{classify, open_reader};
+use super::folder::{self, FOLDER_MODE};
 use super::snapshot::{copy, io_error, position_of, sync};
 use crate::domain::time::Timestamp;
 use crate::store::{Result, StoreError};
@@ -106,14 +106,13 @@ fn is_complete(manifest: &Manifest) -> bool {
 /// When `to` holds something, or when a file cannot be copied or is damaged.
 pub fn backup(folder: &Path, to: &Path, now: Timestamp) -> Result<Manifest> {
     const CALL: &str = "backup";
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(FOLDER_MODE)
-        .create(to)
-        .map_err(io_error(CALL, to))?;
+    // What lies in the store's own folder for its owner alone is nobody else's to read here either.
+    DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(to).map_err(io_error(CALL, to))?;
     let mut entries = fs::read_dir(to).map_err(io_error(CALL, to))?;
     if entries.next().is_some() {
-        return Err(io_error(CALL, to)(io::Error::other("the folder is not empty")));
+        return Err(io_error(CALL, to)(io::Error::other(
+            "it is not empty: name a folder that is not there yet",
+        )));
     }
     for name in FILES {
         copy(&open_reader(&folder.join(name))?, &to.join(name))?;
@@ -127,8 +126,9 @@ pub fn backup(folder: &Path, to: &Path, now: Timestamp) -> Result<Manifest> {
     let text = serde_json::to_string_pretty(&manifest)
         .map_err(|error| StoreError::Other { call: CALL, source: error.into() })?;
     let path = to.join(MANIFEST);
-    make_private(&path);
-    fs::write(&path, text).map_err(io_error(CALL, &path))?;
+    folder::make(&path)
+        .and_then(|mut file| file.write_all(text.as_bytes()))
+        .map_err(io_error(CALL, &path))?;
     sync(&path)?;
     sync(to)?;
     Ok(manifest)

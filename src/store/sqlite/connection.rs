@@ -3,14 +3,13 @@
 //! What must stay true: no connection checkpoints on its own (a checkpoint is the whole tail of a durable commit,
 //! so it happens where nobody waits for an answer), and an input/output error never passes as something to retry.
 
-use std::fs::OpenOptions;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, Error, ErrorCode, OpenFlags};
 
+use super::folder;
 use crate::store::{Result, StoreError};
 
 /// How long a writer waits for another one. Writers of one file are few and their transactions are short; whoever
@@ -29,16 +28,12 @@ const READER_CACHE_KIB: i64 = 4 * 1024;
 /// A WAL that has grown beyond this, by a burst or a long reader, is cut back when it starts over.
 const WAL_BYTES_KEPT: i64 = 64 * 1024 * 1024;
 
-/// Only the service's own user may look into a file: payloads lie in it, and copies of a folder are often made where
-/// others may look.
-const FILE_MODE: u32 = 0o600;
-
 /// Makes a file that is not there for its owner alone, whatever the umask; `SQLite` takes an empty one for a new one,
 /// and gives the files that it keeps beside it the same rights. Whoever opened a file that is there and closed it
 /// again would give up the locks that this process has on it.
-pub(super) fn make_private(path: &Path) {
+fn make_private(path: &Path) {
     // Where it cannot be made, opening it says why.
-    let _ = OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(path);
+    let _ = folder::make(path);
 }
 
 /// Opens a file for writing and makes it if it is not there. `synchronous_full`: a commit that returned is on disk.
@@ -65,7 +60,7 @@ pub(super) fn open_writer(path: &Path, synchronous_full: bool) -> Result<Connect
         connection.pragma_update(None, "mmap_size", 0)?;
         Ok((connection, mode))
     };
-    let (connection, mode) = open().map_err(|error| classify(CALL, error))?;
+    let (connection, mode) = open().map_err(|error| not_opened(CALL, path, error))?;
     if mode.eq_ignore_ascii_case("wal") {
         Ok(connection)
     } else {
@@ -84,7 +79,7 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection> {
         connection.pragma_update(None, "cache_size", -READER_CACHE_KIB)?;
         Ok(connection)
     };
-    open().map_err(|error| classify("open for reading", error))
+    open().map_err(|error| not_opened("open for reading", path, error))
 }
 
 /// What writers and readers have in common.
@@ -120,6 +115,17 @@ pub(super) fn classify(call: &'static str, error: Error) -> StoreError {
         }
         ErrorCode::ConstraintViolation => StoreError::Refused { call, source: error.into() },
         _ => StoreError::Other { call, source: error.into() },
+    }
+}
+
+/// Like [`classify`], and names the file: whoever reads this has no service that could tell which one it was.
+fn not_opened(call: &'static str, path: &Path, error: Error) -> StoreError {
+    let words = error.to_string();
+    match classify(call, error) {
+        StoreError::Corrupt { .. } => {
+            StoreError::Corrupt { what: format!("{call}: {} is damaged: {words}", path.display()) }
+        }
+        other => other,
     }
 }
 

@@ -2,6 +2,7 @@
 //! works beside a running service, and judges them in pure code.
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -62,8 +63,13 @@ pub fn examine(settings: &Settings) -> Vec<Finding> {
         ];
     };
     let own = rustix::process::geteuid().as_raw();
+    let judged = judge_folder(folder, metadata.mode(), metadata.uid(), own);
+    if let Err(error) = fs::read_dir(folder) {
+        // What cannot be looked into must not pass for empty.
+        return vec![judged, LOCK.unknown(format!("cannot be seen, nor can the files: {error}"))];
+    }
     let mut findings = vec![
-        judge_folder(folder, metadata.mode(), metadata.uid(), own),
+        judged,
         judge_lock(holder(&folder.join("sentinel.lock"))),
         judge_space(folder, free_bytes(folder), settings.min_free_bytes),
     ];
@@ -82,7 +88,11 @@ fn judge_folder(folder: &Path, mode: u32, owner: u32, own: u32) -> Finding {
     // Root reads everybody's files, so the owner may be another one then.
     if owner != own && own != 0 {
         let found = format!("{path} belongs to user {owner}, and this is user {own}");
-        return FOLDER.warn(found, format!("sudo chown -R {own} '{path}'"));
+        let step = "sudo -E sentinel doctor   # or as the user of the service";
+        return FOLDER.warn(
+            found,
+            format!("{step}; a service of user {own} needs: sudo chown -R {own} '{path}'"),
+        );
     }
     if mode & 0o077 != 0 {
         let found = format!("{path} has mode {:o}: others may look into it", mode & 0o777);
@@ -122,12 +132,19 @@ fn judge_file(check: Check, path: &Path, whole: Result<Option<Option<String>>>) 
 
 fn how_to_mend(name: &str, path: &Path) -> String {
     let folder = path.parent().unwrap_or(path).display();
-    if name == "events.db" {
-        format!("sentinel --database 'sqlite://{folder}' rebuild   # with the service stopped")
-    } else {
-        format!(
+    match name {
+        "events.db" => {
+            format!("sentinel --database 'sqlite://{folder}' rebuild   # with the service stopped")
+        }
+        // A backup would take the events back to its day, too.
+        "logs.db" => {
+            format!(
+                "mv '{folder}'/logs.db* ELSEWHERE/   # with the service stopped; rows begin anew, no event is lost"
+            )
+        }
+        _ => format!(
             "cp -a BACKUP/*.db '{folder}'/   # with the service stopped, all files of one backup"
-        )
+        ),
     }
 }
 
@@ -185,11 +202,13 @@ fn unseen(check: Check, error: &StoreError) -> Finding {
 
 /// Who holds the lock, by the system's own list: trying to take it could turn a starting service away.
 fn holder(lock: &Path) -> Result<Option<String>> {
-    let failed = |error: std::io::Error| StoreError::Other {
-        call: "look for the lock",
-        source: error.into(),
+    let failed =
+        |error: io::Error| StoreError::Other { call: "look for the lock", source: error.into() };
+    let metadata = match fs::metadata(lock) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failed(error)),
     };
-    let Ok(metadata) = fs::metadata(lock) else { return Ok(None) };
     let locks = fs::read_to_string("/proc/locks").map_err(failed)?;
     let of_file = format!(":{}", metadata.ino());
     Ok(locks.lines().find_map(|line| {
@@ -203,7 +222,7 @@ fn holder(lock: &Path) -> Result<Option<String>> {
 fn free_bytes(folder: &Path) -> Result<u64> {
     let space = statvfs(folder).map_err(|error| StoreError::Other {
         call: "free bytes",
-        source: std::io::Error::from(error).into(),
+        source: io::Error::from(error).into(),
     })?;
     Ok(space.f_bavail.saturating_mul(space.f_frsize))
 }

@@ -5,13 +5,16 @@
 //! says so at once, to everybody, and says otherwise only after a write has gone through.
 
 use parking_lot::Mutex;
-use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::ffi::CStr;
+use std::fs::{self, File, Metadata, OpenOptions};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
-use rustix::fs::{FlockOperation, flock, statvfs};
+use rustix::fs::{
+    Dir, FlockOperation, Gid, Mode, OFlags, Uid, fchown, flock, open, openat, statvfs,
+};
 use rustix::io::Errno;
 
 use crate::store::{Result, StoreError, WriteState};
@@ -23,6 +26,11 @@ pub(super) const FOLDER_MODE: u32 = 0o700;
 
 /// The same for files that we make ourselves.
 const FILE_MODE: u32 = 0o600;
+
+/// Makes an empty file that nobody but its owner may read.
+pub(super) fn make(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(path)
+}
 
 /// A folder that this instance, and no other, works in.
 #[derive(Debug)]
@@ -138,6 +146,7 @@ const RUNNING: &str = "sentinel.running";
 
 impl Drop for Folder {
     fn drop(&mut self) {
+        hand_over(&self.path);
         if !self.tainted.load(Ordering::Relaxed) && !std::thread::panicking() {
             // If it stays, the next start only looks longer.
             let _ = fs::remove_file(self.path.join(RUNNING));
@@ -145,6 +154,48 @@ impl Drop for Folder {
         // Given back by name: a child that is just being started still holds a copy of the file, and would keep the
         // lock for a moment if it went only with the last copy.
         let _ = flock(&self.lock, FlockOperation::Unlock);
+    }
+}
+
+/// Gives what root has made in somebody else's folder to the folder's owner: an operator mends as root, and the service
+/// that starts afterwards must be able to write what was mended.
+fn hand_over(path: &Path) {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let Ok(folder) = open(path, flags, Mode::empty()).map(File::from) else { return };
+    let Ok(owner) = folder.metadata() else { return };
+    if !rustix::process::geteuid().is_root() || owner.uid() == 0 {
+        return;
+    }
+    hand_over_files(&folder, &owner);
+    if let Some(snapshots) = open_within(&folder, c"snapshots", OFlags::DIRECTORY) {
+        hand_over_file(&snapshots, &owner);
+        hand_over_files(&snapshots, &owner);
+    }
+}
+
+fn hand_over_files(folder: &File, owner: &Metadata) {
+    let Ok(entries) = Dir::read_from(folder) else { return };
+    for entry in entries.flatten() {
+        let Some(file) = open_within(folder, entry.file_name(), OFlags::NONBLOCK) else { continue };
+        // The folder is the other user's, who may have put a link to a file of root's there. A symbolic one was not
+        // followed, and a file with a second name is left alone.
+        if file.metadata().is_ok_and(|found| found.is_file() && found.nlink() == 1) {
+            hand_over_file(&file, owner);
+        }
+    }
+}
+
+fn open_within(folder: &File, name: &CStr, flags: OFlags) -> Option<File> {
+    let flags = flags | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    openat(folder, name, flags, Mode::empty()).ok().map(File::from)
+}
+
+fn hand_over_file(file: &File, owner: &Metadata) {
+    let (user, group) = (Uid::from_raw(owner.uid()), Gid::from_raw(owner.gid()));
+    if file.metadata().is_ok_and(|found| found.uid() == 0)
+        && let Err(error) = fchown(file, Some(user), Some(group))
+    {
+        log::warn!("a file stays root's, and the service may not write it: {error}");
     }
 }
 

@@ -242,7 +242,7 @@ impl Log {
 }
 
 /// Says what to do about a damaged log. Nobody but the operator may decide to go on without a part of it.
-fn with_advice(folder: &Folder, error: StoreError) -> StoreError {
+pub(super) fn with_advice(folder: &Folder, error: StoreError) -> StoreError {
     match error {
         StoreError::Corrupt { what } => StoreError::Corrupt {
             what: format!(

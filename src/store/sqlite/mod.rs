@@ -52,7 +52,7 @@ use crate::store::{
 };
 
 pub use self::backup::{Manifest, ManifestFile, backup, check_backup};
-pub use self::purge::{Purged, check_folder, look_for, purge};
+pub use self::purge::{Purged, look_for, purge};
 pub use self::schema::Migrated;
 pub use self::snapshot::Report;
 
@@ -128,7 +128,8 @@ impl Sqlite {
         idempotency::migrate(&events)?;
         let position =
             projection::position(&events).map_err(|error| classify("open the store", error))?;
-        let mut logs = open_writer(&folder.logs_db(), false)?;
+        let mut logs = open_writer(&folder.logs_db(), false)
+            .map_err(|error| logs::with_advice(folder.path(), error))?;
         logs::migrate(&mut logs)?;
         let overlay = Arc::new(Overlay::new(position));
         let space = Arc::<Space>::default();
@@ -182,6 +183,10 @@ impl Sqlite {
 /// # Errors
 /// [`StoreError::Busy`] while a service holds the folder, [`StoreError::Corrupt`] when the schema is not ours.
 pub fn migrate(settings: &Settings, check: bool) -> Result<Migrated> {
+    if check && !settings.folder.exists() {
+        // The lock would make it.
+        return Ok(schema::nothing());
+    }
     let folder = Folder::lock(&settings.folder)?;
     if check {
         // A reader makes no file: what is not there has version 0.
@@ -213,11 +218,6 @@ pub fn can_write(folder: &Path) -> bool {
     // Where it could not be written it is not there, and a leftover does no harm.
     let _ = std::fs::remove_file(&probe);
     written
-}
-
-/// Whether `folder` holds a store.
-pub fn exists(folder: &Path) -> bool {
-    folder.join("log.db").exists()
 }
 
 impl Store for Sqlite {

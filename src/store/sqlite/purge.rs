@@ -24,7 +24,7 @@ use super::tables::Tables;
 use super::{Settings, idempotency, logs, schema};
 use crate::domain::dead_letter::NO_TENANT;
 use crate::domain::ids::TenantId;
-use crate::store::{Message, Result, StoreError};
+use crate::store::{Message, Result};
 
 const CALL: &str = "purge";
 /// Messages of the log that are looked at, or applied, at a time.
@@ -85,7 +85,7 @@ impl fmt::Display for Purged {
 /// Counts what a stopped store holds of `tenant`, and changes nothing.
 ///
 /// # Errors
-/// [`StoreError::Busy`] while a service holds the folder.
+/// [`StoreError::Busy`](crate::store::StoreError::Busy) while a service holds the folder.
 pub fn look_for(settings: &Settings, tenant: &TenantId) -> Result<Purged> {
     let folder = Folder::lock(&settings.folder)?;
     let fail = |error| classify(CALL, error);
@@ -109,7 +109,7 @@ pub fn look_for(settings: &Settings, tenant: &TenantId) -> Result<Purged> {
 /// Removes everything of `tenant` from a stopped store.
 ///
 /// # Errors
-/// [`StoreError::Busy`] while a service holds the folder; else as the files. After an error it is to be done again.
+/// [`StoreError::Busy`](crate::store::StoreError::Busy) while a service holds the folder; else as the files. After an error it is to be done again.
 pub fn purge(settings: &Settings, tenant: &TenantId) -> Result<Purged> {
     let folder = Arc::new(Folder::lock(&settings.folder)?);
     let fail = |error| classify(CALL, error);
@@ -305,16 +305,4 @@ fn set_aside(folder: &Folder) -> Result<Vec<PathBuf>> {
 
 fn count(rows: usize) -> u64 {
     u64::try_from(rows).unwrap_or(u64::MAX)
-}
-
-/// Whether `folder` holds a store that can be purged.
-///
-/// # Errors
-/// [`StoreError::Other`] in words when it does not: a purge must not make an empty one.
-pub fn check_folder(settings: &Settings) -> Result<()> {
-    if super::exists(&settings.folder) {
-        return Ok(());
-    }
-    let source = format!("{} holds no store", settings.folder.display()).into();
-    Err(StoreError::NoSpace { call: CALL, why: "there is nothing to purge", source })
 }

@@ -13,9 +13,9 @@ use std::sync::Arc;
 use rusqlite::Connection;
 use rusqlite::backup::{Backup, StepResult};
 
-use super::connection::{classify, make_private, open_reader, open_writer, quick_check};
-use super::folder::Folder;
-use super::log::LogReader;
+use super::connection::{classify, open_reader, open_writer, quick_check};
+use super::folder::{self, Folder};
+use super::log::{LogReader, with_advice};
 use super::projection::{self, Session};
 use super::tables::Tables;
 use super::wal::checkpoint;
@@ -81,7 +81,7 @@ pub(super) fn copy(from: &Connection, to: &Path) -> Result<()> {
     const CALL: &str = "copy database";
     let fail = |error| classify(CALL, error);
     remove(to)?;
-    make_private(to);
+    folder::make(to).map_err(io_error(CALL, to))?;
     let mut copy = Connection::open(to).map_err(fail)?;
     {
         let backup = Backup::new(from, &mut copy).map_err(fail)?;
@@ -237,7 +237,7 @@ impl fmt::Display for Report {
 /// [`StoreError::Corrupt`], with nothing changed, when snapshot and log leave a gap.
 pub(super) fn rebuild(folder: &Arc<Folder>, settings: &Settings) -> Result<Report> {
     let now = (settings.clock)();
-    let mut log = LogReader::open(folder)?;
+    let mut log = LogReader::open(folder).map_err(|error| with_advice(folder, error))?;
     let (first, last) = (log.first_position()?, log.last_position()?);
     refuse_to_fall_behind(folder, last)?;
     let snapshot = newest_good(folder, last)?;
@@ -365,14 +365,9 @@ pub(super) fn mend(folder: &Arc<Folder>, settings: &Settings) -> Result<Option<R
         Err(_) => None,
     };
     let Some(problem) = problem else { return Ok(None) };
-    log::error!("events.db is damaged and is rebuilt: {problem}");
+    log::error!("events.db cannot be used and is made anew: {problem}");
     let report = rebuild(folder, settings)?;
-    log::warn!(
-        position = report.position,
-        replayed = report.replayed;
-        "events.db is rebuilt; the damaged file is {:?}",
-        report.set_aside
-    );
+    log::warn!(position = report.position, replayed = report.replayed; "events.db: {report}");
     Ok(Some(report))
 }
 

@@ -45,6 +45,20 @@ use crate::store::StoreError;
 /// The file's name in the data folder.
 pub const FILE_NAME: &str = "logs.db";
 
+/// Says what to do about log rows that cannot be opened: events need none of them.
+pub fn with_advice(folder: &Path, error: StoreError) -> StoreError {
+    match error {
+        StoreError::Corrupt { what } => StoreError::Corrupt {
+            what: format!(
+                "{what}: nothing in it was changed. It holds the log rows and no event: move {FILE_NAME} and {FILE_NAME}-wal \
+                 out of {} and start again, and rows begin anew; or restore the folder from a backup",
+                folder.display()
+            ),
+        },
+        other => other,
+    }
+}
+
 fn file(folder: &Path) -> PathBuf {
     folder.join(FILE_NAME)
 }
