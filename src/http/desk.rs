@@ -38,8 +38,8 @@ impl<A: App> Office<A> {
         }
     }
 
-    /// Asks a worker for the next piece of a streamed body, in the lane of whoever asked for it. Gives the stream back
-    /// if no worker has room, or none is left.
+    /// Asks a worker for the next piece of a streamed body, in the lane of whoever asked for it. Gives the stream back if no worker has room, or none is
+    /// left.
     pub(super) fn ask_for_piece(
         &self,
         stream: Box<A::Stream>,
