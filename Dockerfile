@@ -7,6 +7,7 @@
 # The second form bakes Oracle's Instant Client in, which is needed with an Oracle address only. Instant Client comes
 # under Oracle's own licence (https://www.oracle.com/downloads/licenses/instant-client-lic.html), which an image that
 # is passed on must keep to. It can be mounted at /opt/oracle/instantclient instead.
+# INSTANT_CLIENT_SHA256 is the checksum that its publisher names: with it, another file ends the build.
 
 ARG RUST_VERSION=1.95
 ARG DEBIAN=bookworm
@@ -30,6 +31,7 @@ RUN cargo build --release --locked --bin sentinel && cp target/release/sentinel 
 
 FROM debian:${DEBIAN}-slim AS run
 ARG INSTANT_CLIENT_URL=
+ARG INSTANT_CLIENT_SHA256=
 # hadolint ignore=DL3008
 RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates && rm -rf /var/lib/apt/lists/* \
     && groupadd --system --gid 10001 sentinel \
@@ -42,6 +44,8 @@ RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates
 RUN if [ -n "$INSTANT_CLIENT_URL" ]; then \
          apt-get update && apt-get install -y --no-install-recommends libaio1 unzip curl \
          && curl --fail --silent --show-error --location --output /tmp/client.zip "$INSTANT_CLIENT_URL" \
+         && if [ -n "$INSTANT_CLIENT_SHA256" ]; then \
+              echo "$INSTANT_CLIENT_SHA256  /tmp/client.zip" | sha256sum --check --strict; fi \
          && unzip -q /tmp/client.zip -d /tmp/client && mv /tmp/client/instantclient_*/* /opt/oracle/instantclient/ \
          && apt-get purge -y unzip curl && apt-get autoremove -y \
          && rm -rf /tmp/client /tmp/client.zip /var/lib/apt/lists/*; fi

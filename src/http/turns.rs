@@ -149,6 +149,6 @@ mod tests {
         assert_eq!(receiver.try_take(), Some(0));
         assert_eq!(sender.try_send(1, 9), Err(TrySendError::Full(9)), "three others wait by now");
         drop(receiver);
-        assert_eq!(sender.try_send(3, 9), Err(TrySendError::Disconnected(9)));
+        assert_eq!(sender.try_send(4, 9), Err(TrySendError::Disconnected(9)), "nobody takes it");
     }
 }

@@ -125,7 +125,7 @@ fn a_mixed_batch_whose_log_rows_do_not_fit_now_is_503_whole() {
     let service = InProcess::start(folder.path(), wall_clock(), Parts::ALL, &variables);
     let mut client = service.client("demo");
     let batch = [envelope(1, "p", json!({})), log_line(2, "p", json!({"message": "one"}))];
-    let room = service.service.shared().log_rooms.take(10).unwrap();
+    let room = service.service.shared().log_rooms.take(20).unwrap();
     let refused = post_lines(&mut client, &batch).expect(503);
     assert!(refused.header("retry-after").is_some());
     drop(room);
