@@ -135,7 +135,7 @@ impl Folder {
     pub(super) fn free_bytes(&self) -> Result<u64> {
         let space = statvfs(&self.path).map_err(|error| StoreError::Other {
             call: "free bytes",
-            source: std::io::Error::from(error).into(),
+            source: io::Error::from(error).into(),
         })?;
         Ok(space.f_bavail.saturating_mul(space.f_frsize))
     }
@@ -199,7 +199,7 @@ fn hand_over_file(file: &File, owner: &Metadata) {
     }
 }
 
-fn refused(why: &'static str, path: &Path, error: &std::io::Error) -> StoreError {
+fn refused(why: &'static str, path: &Path, error: &io::Error) -> StoreError {
     StoreError::NoSpace { call: CALL, why, source: format!("{}: {error}", path.display()).into() }
 }
 
