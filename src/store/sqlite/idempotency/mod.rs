@@ -180,8 +180,8 @@ impl Identities {
         };
         for (number, newest_received) in tables::list(events)? {
             // Newest first: what is beyond the bound is the oldest. One past the window is known without its filter, for a
-            // clock that is ahead may be set back.
-            let counts = newest_received >= now.minus(window);
+            // clock that is ahead may be set back; but the newest takes rows.
+            let counts = newest_received >= now.minus(window) || identities.tables.is_empty();
             let filter = match counts && filters(&identities.tables) < FILTERS_MAX {
                 true => Some(tables::filter(events, number)?),
                 false => None,
