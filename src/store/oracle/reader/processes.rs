@@ -263,7 +263,6 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::store::StoreError;
 
     const POLICY: Policy =
         Policy { timeout: Duration::from_secs(9), heartbeat_interval: Duration::from_secs(3) };
