@@ -2,7 +2,7 @@
 //! two ways is refused here, because that is how requests are smuggled past a proxy.
 //!
 //! httparse does the tokens. Added here: every line feed follows a carriage return, the length of the body is told in
-//! one way only, there is one host, one content type and one idempotency key, and the target is a path.
+//! one way only, there is one host and one content type, and the target is a path.
 
 use smallvec::SmallVec;
 
@@ -153,7 +153,7 @@ impl Framing {
         let mut host = false;
         let mut close = false;
         let mut expectation = None;
-        let (mut content_type, mut key) = (false, false);
+        let mut content_type = false;
         for &(name, value) in fields {
             let value = value.trim_ascii();
             // The length of the name sorts out nearly every field without a comparison.
@@ -189,12 +189,6 @@ impl Framing {
                         return Err(refused(400, "the request tells its length twice"));
                     }
                     length = Some(content_length(value)?);
-                }
-                15 if name.eq_ignore_ascii_case("idempotency-key") => {
-                    if key {
-                        return Err(refused(400, "the request has two idempotency keys"));
-                    }
-                    key = true;
                 }
                 17 if name.eq_ignore_ascii_case("transfer-encoding") => {
                     if chunked {
@@ -293,7 +287,6 @@ mod tests {
             ("a length of 2^64", b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 18446744073709551616\r\n\r\n", 400),
             ("a length just over 2^53", b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9007199254740993\r\n\r\n", 400),
             ("two content types", b"POST / HTTP/1.1\r\nHost: a\r\nContent-Type: a/b\r\nContent-Type: c/d\r\n\r\n", 400),
-            ("two keys", b"POST / HTTP/1.1\r\nHost: a\r\nIdempotency-Key: a\r\nidempotency-key: a\r\n\r\n", 400),
             ("coding identity", b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: identity\r\n\r\n", 501),
             ("coding gzip, chunked", b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", 501),
             ("coding xchunked", b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n", 501),
