@@ -16,6 +16,7 @@ mod openapi;
 mod posting;
 pub mod problem;
 mod read;
+mod refusal;
 mod stream;
 pub mod table;
 mod wait;
@@ -36,7 +37,7 @@ use crate::domain::event::TraceContext;
 use crate::domain::ids::{ProcessId, TenantId};
 use crate::domain::time::Timestamp;
 use crate::http::auth::{
-    self, AuthError, Authenticator, KEYS_WAIT, Principal, Recent, Role, unix_seconds,
+    AuthError, Authenticator, KEYS_WAIT, Principal, Recent, Role, unix_seconds,
 };
 use crate::http::front::FrontHandle;
 use crate::http::{
@@ -54,6 +55,7 @@ use crate::view::json::Json;
 use answers::Answers;
 use asked::Asked;
 use problem::{Kind, Problem};
+use refusal::{allowed, auth_problem, not_found, relied_on, store_problem, told, unauthorized};
 use table::{Body, Found, Pairs, Route, Scope};
 
 /// A body longer than this is parsed on a worker: about 100 microseconds of work.
@@ -613,79 +615,10 @@ fn json<'a>(arena: &'a Bump, status: u16, write: impl FnOnce(&mut Json<'a>)) -> 
     }
 }
 
-/// The reply that tells a problem. What caused one of ours is in the log.
-fn told<'a>(arena: &'a Bump, problem: &Problem, path: &str, trace: &TraceContext) -> Reply<'a> {
-    let trace_id = trace_id_hex(trace);
-    if let Some(cause) = &problem.cause {
-        log::error!(traceId = trace_id.as_str(); "a request is answered with {}: {cause}", problem.kind.status());
-    }
-    problem.reply(arena, Some(path), Some(&trace_id))
-}
-
-fn not_found() -> Problem {
-    Problem::new(Kind::NotFound, "nothing of this name is known to your tenant")
-}
-
-/// A header field that decides what a request means or does.
-fn relied_on<'q>(head: &Head<'q>, name: &'static str) -> Result<Option<&'q str>, Problem> {
-    let value = head.headers.only(name);
-    value.map_err(|what| Problem::new(Kind::InvalidBody, format!("{name} {what}")).field(name))
-}
-
 fn query<'q>(head: &Head<'q>) -> Result<Pairs<'q>, Problem> {
     table::query(head.query).ok_or_else(|| {
         Problem::new(Kind::BadRequest, "the query is not valid percent-encoded UTF-8")
     })
-}
-
-fn allowed(principal: &Principal, needed: Role) -> Result<(), Problem> {
-    if principal.may(needed) {
-        return Ok(());
-    }
-    Err(Problem::new(Kind::Forbidden, format!("this needs the role {}", needed.as_str())))
-}
-
-fn unauthorized(detail: impl Into<Cow<'static, str>>) -> Problem {
-    Problem::new(Kind::Unauthorized, detail).header("WWW-Authenticate", auth::CHALLENGE)
-}
-
-fn auth_problem(error: &AuthError) -> Problem {
-    match error {
-        AuthError::Missing => Problem::new(
-            Kind::Unauthorized,
-            "send Authorization: Bearer <token>; in development mode `sentinel token` makes one",
-        )
-        .header("WWW-Authenticate", "Bearer"),
-        AuthError::NoKeys => Problem::new(Kind::KeysUnavailable, Kind::KeysUnavailable.help()),
-        AuthError::Retry | AuthError::Invalid(_) => unauthorized(error.to_string()),
-    }
-}
-
-/// Turns a store's error into an answer, and keeps for the log what only we need to know.
-fn store_problem(error: &StoreError) -> Problem {
-    // What nobody understands may be the question's own fault, and then asking again helps nobody.
-    if error.is_transient() && !matches!(error, StoreError::Unclear { .. }) {
-        return Problem::new(Kind::Unavailable, error.to_string());
-    }
-    Problem {
-        cause: Some(format!("a read failed: {}", Chain(error))),
-        ..Problem::new(Kind::Internal, Kind::Internal.help())
-    }
-}
-
-/// Shows an error with everything that led to it.
-struct Chain<'e>(&'e dyn std::error::Error);
-
-impl std::fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut cause = self.0.source();
-        while let Some(error) = cause {
-            write!(f, ": {error}")?;
-            cause = error.source();
-        }
-        Ok(())
-    }
 }
 
 /// Development mode answers only to loopback names, so that no web page can reach it by a name of its own.

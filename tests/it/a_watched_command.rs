@@ -8,6 +8,7 @@ use std::process::{Child, Command, Output, Stdio};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::fake_service::{FakeService, Reaction, Seen};
+use crate::harness::eventually;
 
 fn well(_: usize, _: &Seen) -> Reaction {
     Reaction::Answer(202)
@@ -150,10 +151,18 @@ fn signals_reach_the_command() {
     for signal in signals {
         let script =
             "trap 'exit 9' TERM INT HUP QUIT USR1 USR2; echo ready; while :; do sleep 0.05; done";
-        let mut parrot = Parrot::start(watch(&service.url(), &[], &["sh", "-c", script]));
+        // Whoever runs the tests in the background or behind nohup has some of them ignored, and that is passed down.
+        let watched = watch(&service.url(), &[], &["sh", "-c", script]);
+        let mut program = Command::new("env");
+        program.arg("--default-signal=HUP,INT,QUIT").arg(watched.get_program());
+        program
+            .args(watched.get_args())
+            .envs(watched.get_envs().filter_map(|(n, v)| v.map(|v| (n, v))));
+        program.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut parrot = Parrot::start(program);
         assert_eq!(parrot.line(), "ready");
         parrot.signal(signal);
-        let code = parrot.child.wait().unwrap().code();
+        let code = eventually("it ends", || parrot.child.try_wait().unwrap()).code();
         assert_eq!(code, Some(9), "{signal:?}");
     }
 }
