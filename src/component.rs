@@ -89,17 +89,26 @@ pub enum Waited<T> {
 /// Waits for what comes over `receiver`, until `deadline` or until this thread's component is told to stop. Where that
 /// has been told before, until the deadline.
 pub fn await_until<T>(receiver: &Receiver<T>, deadline: Instant) -> Waited<T> {
-    let stop = if is_stopping() {
-        channel::never()
-    } else {
-        STOP.with_borrow(|stop| stop.as_ref().map_or_else(channel::never, |stop| stop.0.clone()))
-    };
+    let stop = if is_stopping() { channel::never() } else { stop_of_this_thread() };
     let came = |came: Result<T, _>| came.map_or(Waited::Never, Waited::Came);
     select! {
         recv(receiver) -> message => came(message),
         recv(stop) -> _stop => Waited::Stopped,
         recv(channel::at(deadline)) -> _late => Waited::Late,
     }
+}
+
+/// Lets time pass until `deadline`. Returns false, at once, when this thread's component is told to stop, or was before.
+pub fn pause_until(deadline: Instant) -> bool {
+    match stop_of_this_thread().recv_deadline(deadline) {
+        Err(RecvTimeoutError::Timeout) => true,
+        Err(RecvTimeoutError::Disconnected) => false,
+        Ok(never) => match never {},
+    }
+}
+
+fn stop_of_this_thread() -> Receiver<Infallible> {
+    STOP.with_borrow(|stop| stop.as_ref().map_or_else(channel::never, |stop| stop.0.clone()))
 }
 
 /// Tells a component's body that it is time to stop. Cloned where one thread waits in two places.
@@ -286,6 +295,7 @@ mod tests {
         let now = Instant::now();
         assert!(!is_stopping(), "this thread is no component");
         assert!(matches!(await_until(&nothing, now), Waited::Late));
+        assert!(pause_until(now));
         let (ended, _names) = channel::unbounded();
         let (says, hears) = channel::unbounded();
         let mut component = Component::start("waiter", ended, move |_| {
@@ -293,6 +303,7 @@ mod tests {
             let waited = await_until(&nothing, now + Duration::from_secs(3600));
             assert!(matches!(waited, Waited::Stopped) && is_stopping());
             assert!(matches!(await_until(&nothing, Instant::now()), Waited::Late));
+            assert!(!pause_until(now + Duration::from_secs(3600)), "it is time to stop already");
             let (sender, something) = channel::bounded(1);
             sender.send(7)?;
             assert!(matches!(await_until(&something, now + SOON), Waited::Came(7)));

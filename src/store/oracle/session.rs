@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use crossbeam::channel;
 use oracle::Connection;
 
 use super::backoff::Backoff;
@@ -17,7 +16,7 @@ use super::connecting::{Attempt, Connecting};
 use super::database::{Database, SessionState};
 use super::errors::{self, Class};
 use super::sql::{statement, text};
-use crate::component::{self, Waited};
+use crate::component;
 use crate::domain::ids::TenantId;
 use crate::store::{Result, StoreError};
 
@@ -322,7 +321,12 @@ impl Session {
                 Attempt::UnderWay(connecting) => {
                     // Whoever asks next waits for the same attempt.
                     self.connecting = Some(connecting);
-                    return Err(errors::told(call, Class::CannotConnect, UNDER_WAY));
+                    // Why the one before failed is the best that is known of this one.
+                    let words = match &self.last_fault {
+                        Some((_, words)) => format!("{words}; {UNDER_WAY}"),
+                        None => UNDER_WAY.to_string(),
+                    };
+                    return Err(errors::told(call, Class::CannotConnect, &words));
                 }
             };
             let class = match errors::class_of(&error) {
@@ -352,9 +356,8 @@ impl Session {
         }
         // A pause that is longer than the caller waits is told at once.
         let waits = not_before <= deadline && !stopping;
-        if waits
-            && matches!(component::await_until(&channel::never::<()>(), not_before), Waited::Late)
-        {
+        // The stop may have come while the attempt failed.
+        if waits && component::pause_until(not_before) {
             return Ok(());
         }
         Err(errors::told(call, *class, words))
