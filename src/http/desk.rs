@@ -38,8 +38,8 @@ impl<A: App> Office<A> {
         }
     }
 
-    /// Lets a worker go on with a reply, in the lane of whoever asked for it. Gives it back if no worker has room, or none
-    /// is left.
+    /// Lets a worker go on with a reply, in the lane of whoever asked for it. Gives it back if no worker has room, or
+    /// none is left.
     pub(super) fn go_on(
         &self,
         unfinished: Box<Unfinished<A>>,

@@ -35,8 +35,8 @@ impl Desk {
         }
     }
 
-    /// Hands envelopes of `account` to the intake thread, which answers to `reply`. What is refused here is told to the span of the
-    /// request, since nobody else will.
+    /// Hands envelopes of `account` to the intake thread, which answers to `reply`. What is refused here is told to the
+    /// span of the request, since nobody else will.
     pub(super) fn post(
         &self,
         account: &Arc<Account>,

@@ -1,5 +1,5 @@
-//! Answers that wait for what is not there yet. This module waits for the next events of a stream, and for a status that
-//! shows one of them. No worker waits with it: a wait looks, and rests until there is news or its time is up.
+//! Answers that wait for what is not there yet. This module waits for the next events of a stream, and for a status
+//! that shows one of them. No worker waits with it: a wait looks, and rests until there is news or its time is up.
 //!
 //! A wait subscribes before its first look and takes the news before each, so nothing comes between the two. Whatever
 //! it comes to, an answer, nothing or an error, is a whole reply with its own status.

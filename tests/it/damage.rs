@@ -1,16 +1,15 @@
 //! Damaged or mismatched files are refused in words or rebuilt from the log; nothing is lost in silence.
 
 use std::fs;
+use std::io::Read;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::process::{Child, Command, Output, Stdio};
 
 use sentinel::service::{Parts, wall_clock};
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::harness::{Client, InChild, InProcess, PATIENCE, envelope, eventually, token};
+use crate::harness::{Client, InChild, InProcess, envelope, eventually, token};
 
 /// Posts `count` events to one stream, waits until they are applied, and stops.
 fn fill(folder: &Path, first: u128, count: u128) {
@@ -34,7 +33,7 @@ fn fill(folder: &Path, first: u128, count: u128) {
 
 /// Runs the service where it must not start.
 fn refused(folder: &Path) -> Output {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_sentinel"))
+    let child = Command::new(env!("CARGO_BIN_EXE_sentinel"))
         .env_clear()
         .env("SENTINEL_DATABASE", format!("sqlite://{}", folder.display()))
         .args(["--bind", "tcp://127.0.0.1:0"])
@@ -43,15 +42,21 @@ fn refused(folder: &Path) -> Output {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let begun = Instant::now();
-    while child.try_wait().unwrap().is_none() {
-        if begun.elapsed() > PATIENCE {
-            child.kill().unwrap();
-            panic!("it serves");
-        }
-        thread::sleep(Duration::from_millis(20));
+    let mut child = Mortal(child);
+    let status = eventually("it refuses to serve", || child.0.try_wait().unwrap());
+    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+    child.0.stdout.take().unwrap().read_to_end(&mut stdout).unwrap();
+    child.0.stderr.take().unwrap().read_to_end(&mut stderr).unwrap();
+    Output { status, stdout, stderr }
+}
+
+/// A process that does not outlive its test.
+struct Mortal(Child);
+
+impl Drop for Mortal {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
     }
-    child.wait_with_output().unwrap()
 }
 
 /// Overwrites the middle of a file.

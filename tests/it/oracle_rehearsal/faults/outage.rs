@@ -31,9 +31,12 @@ fn the_database_goes_for_a_while_and_everything_comes_back_by_itself() {
     // Whoever waits for news is told that there can be none, instead of that there is none.
     let path = "/v1/streams/stream-1/events?after=999&wait=2s";
     reader.get(path).expect(200);
+    // Nobody looks for news as long as nobody waits for any.
+    let looks = || site.standin.trips("/tail").values().sum::<u64>();
+    let before = looks();
     let token = site.issuer.token(json!({"tenant_id": "demo"}));
     let waiting = Follower::open_unread(instance.api, &token, path, "");
-    thread::sleep(Duration::from_secs(1));
+    eventually("it waits", || (looks() > before).then_some(()));
     let gone = site.standin.inject("on=OCIServerAttach do=ora:12541");
     assert!(site.standin.kill_sessions() > 0);
     let end = Instant::now() + Duration::from_secs(if full() { 60 } else { 3 });
