@@ -24,6 +24,8 @@ pub enum Answer {
     Logged(usize),
     /// Nothing was written, and the text says why, for people: 503.
     Unavailable(&'static str),
+    /// Likewise, but others find room: this tenant has its share of it.
+    HeldBack(&'static str),
 }
 
 /// An answer on its way back.

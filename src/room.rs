@@ -100,7 +100,7 @@ impl Eq for Account {}
 pub struct Accounts(Mutex<HashMap<TenantId, Weak<Account>>>);
 
 /// A tenant that has its share is named in the log at most so often, for each room.
-const TELL_EVERY: Duration = Duration::from_secs(60);
+const NAME_EVERY: Duration = Duration::from_secs(60);
 /// Accounts that nobody uses any more are looked for each time so many more have come.
 const ACCOUNTS_SWEPT: usize = 256;
 
@@ -120,6 +120,24 @@ impl Accounts {
     }
 }
 
+/// Names in the log who has its share of something. That shows with each of its requests, so it is said now and then.
+#[derive(Debug, Default)]
+pub struct Naming(Mutex<Option<Instant>>);
+
+impl Naming {
+    /// Says that `tenant` holds `held` of so many `things`, unless something like that was said a short while ago.
+    pub fn name(&self, tenant: &TenantId, held: usize, capacity: usize, things: &str) {
+        let now = Instant::now();
+        let mut named = self.0.lock();
+        if named.is_none_or(|named| now.duration_since(named) >= NAME_EVERY) {
+            *named = Some(now);
+            log::warn!(
+                "tenant {tenant} holds {held} of the {capacity} {things}, as much as is left to others: it is answered 503 until it holds less"
+            );
+        }
+    }
+}
+
 /// How much may wait, and how much does.
 #[derive(Debug)]
 pub struct Rooms {
@@ -127,8 +145,7 @@ pub struct Rooms {
     capacity: usize,
     /// How often an account had its share already.
     held_back: AtomicU64,
-    /// When the log was last told whose that was.
-    told: Mutex<Option<Instant>>,
+    naming: Naming,
 }
 
 /// Room that is taken. Dropping it gives it back.
@@ -164,7 +181,7 @@ impl Rooms {
     /// Room for `capacity` entries, or bytes.
     pub fn new(capacity: usize) -> Arc<Self> {
         let (taken, held_back) = (AtomicUsize::new(0), AtomicU64::new(0));
-        Arc::new(Self { taken, capacity, held_back, told: Mutex::new(None) })
+        Arc::new(Self { taken, capacity, held_back, naming: Naming::default() })
     }
 
     /// Takes room for `size` that counts in nobody's share, or says why not.
@@ -223,16 +240,7 @@ impl Rooms {
     /// Counts an account that has its share, and names it in the log now and then.
     fn hold_back(&self, account: &Account, pool: Pool) {
         self.held_back.fetch_add(1, Ordering::Relaxed);
-        let (held, now) = (account.held(pool), Instant::now());
-        let mut told = self.told.lock();
-        if told.is_none_or(|told| now.duration_since(told) >= TELL_EVERY) {
-            *told = Some(now);
-            let (tenant, pool) = (&account.tenant, pool.as_str());
-            log::warn!(
-                "tenant {tenant} holds {held} of the {} {pool}, as much as is left to others: it is answered 503 until it holds less",
-                self.capacity
-            );
-        }
+        self.naming.name(&account.tenant, account.held(pool), self.capacity, pool.as_str());
     }
 
     /// The most that one account gets: as much as is left free then.

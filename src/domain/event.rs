@@ -135,6 +135,8 @@ pub enum Verdict {
     EventIdReused,
     /// Not taken, nothing written: try again later, 503. The text says why, for people.
     Unavailable(&'static str),
+    /// Likewise, but others find room: this tenant has its share of it.
+    HeldBack(&'static str),
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use crate::domain::time::Timestamp;
 use crate::mailbox::{Answer, ReplyTo, wake_all};
 use crate::room::Load;
 use crate::store::{IntakeSession, StoreError};
-use crate::telemetry::metrics::{ChannelLabel, Metrics, StoreCall};
+use crate::telemetry::metrics::{ChannelLabel, Metrics, PoolLabel, StoreCall};
 use crate::telemetry::traces::Durable;
 
 /// Events of one commit, as long as no single request has more. Twice as many save no more time and make everybody
@@ -30,7 +30,10 @@ pub const BYTES_PER_COMMIT_MAX: usize = 8 * 1024 * 1024;
 /// sent again, and the one that may be to blame keeps nobody company.
 const ALONE: u32 = 64;
 
-/// Envelopes of one request on their way to the store. Answered with one verdict each.
+/// What is accepted and waits to be applied, as a pool of which a tenant has a share.
+const BACKLOG: PoolLabel = PoolLabel { pool: "backlog" };
+
+/// Envelopes of one request on their way to the store, all of one tenant. Answered with one verdict each.
 pub struct Posting {
     pub envelopes: Vec<Envelope>,
     pub reply: ReplyTo,
@@ -64,6 +67,8 @@ pub fn start(
 ) -> io::Result<Component> {
     Component::start("intake", ended, move |stop| {
         let depth = metrics.channel_depth.get_or_create_owned(&ChannelLabel { channel: "intake" });
+        // Seen from the start, at zero.
+        let _ = metrics.held_back.get_or_create(&BACKLOG);
         let mut stopping = false;
         // So many postings are still made durable one by one.
         let mut alone = 0u32;
@@ -167,7 +172,13 @@ pub fn pass(
                 metrics.processed("duplicate", u64::try_from(repeats).unwrap_or(u64::MAX));
             }
             let mut verdicts = verdicts.into_iter();
-            answer(asked, |count| whole(verdicts.by_ref().take(count).collect()));
+            answer(asked, |count| {
+                let answer = whole(verdicts.by_ref().take(count).collect());
+                if let Answer::HeldBack(_) = answer {
+                    metrics.held_back.get_or_create(&BACKLOG).inc();
+                }
+                answer
+            });
             Ok(Passed::Well)
         }
         Err(error) => {
@@ -188,21 +199,22 @@ pub fn pass(
 }
 
 /// The answer to one request. What does not fit now is refused whole, so that its sender can send the same again: the
-/// store takes either everything that is new in a call or nothing of it ([`IntakeSession::accept`]), so nothing of
-/// this request was accepted.
+/// store takes either everything that is new of a tenant in a call or nothing of it ([`IntakeSession::accept`]), and a
+/// request has one tenant, so nothing of it was accepted.
 fn whole(verdicts: Vec<Verdict>) -> Answer {
-    let why = verdicts.iter().find_map(|verdict| match verdict {
-        Verdict::Unavailable(why) => Some(*why),
+    let refused = verdicts.iter().find_map(|verdict| match verdict {
+        Verdict::Unavailable(why) => Some(Answer::Unavailable(why)),
+        Verdict::HeldBack(why) => Some(Answer::HeldBack(why)),
         Verdict::Accepted(_)
         | Verdict::Replayed(_)
         | Verdict::KeyReused
         | Verdict::EventIdReused => None,
     });
-    match why {
-        Some(why) => {
+    match refused {
+        Some(answer) => {
             let accepted = verdicts.iter().any(|verdict| matches!(verdict, Verdict::Accepted(_)));
             assert!(!accepted, "the store took a part of a request: {verdicts:?}");
-            Answer::Unavailable(why)
+            answer
         }
         None => Answer::Verdicts(verdicts),
     }
@@ -371,6 +383,8 @@ mod tests {
         let replayed = Verdict::Replayed(receipt.clone());
         let mixed = vec![replayed.clone(), Verdict::KeyReused, Verdict::Unavailable("full")];
         assert!(matches!(whole(mixed), Answer::Unavailable("full")));
+        let held_back = vec![replayed.clone(), Verdict::HeldBack("its share")];
+        assert!(matches!(whole(held_back), Answer::HeldBack("its share")));
         let known = vec![replayed, Verdict::KeyReused, Verdict::Accepted(receipt)];
         assert!(matches!(whole(known.clone()), Answer::Verdicts(verdicts) if verdicts == known));
     }

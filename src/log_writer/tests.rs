@@ -121,7 +121,9 @@ impl Bench {
     fn answers(&self) -> Vec<String> {
         let said = |letter: Letter| match letter.answer {
             Answer::Logged(count) => format!("{}: {count} logged", letter.address.slot),
-            Answer::Unavailable(why) => format!("{}: {why}", letter.address.slot),
+            Answer::Unavailable(why) | Answer::HeldBack(why) => {
+                format!("{}: {why}", letter.address.slot)
+            }
             Answer::Verdicts(_) => unreachable!("nobody posted envelopes"),
         };
         self.letters.try_iter().map(said).collect()

@@ -218,10 +218,10 @@ impl WaitingBatch {
         let (verdicts, rows_refused) = match (self.verdicts.take(), answer) {
             (None, Answer::Verdicts(verdicts)) => (verdicts, None),
             (verdicts, Answer::Logged(_)) => (verdicts.unwrap_or_default(), None),
-            (Some(verdicts), Answer::Unavailable(why)) => {
+            (Some(verdicts), Answer::Unavailable(why) | Answer::HeldBack(why)) => {
                 (verdicts, Some(Problem::new(Kind::Unavailable, why)))
             }
-            (None, Answer::Unavailable(why)) => {
+            (None, Answer::Unavailable(why) | Answer::HeldBack(why)) => {
                 let problem = Problem::new(Kind::Unavailable, why);
                 return problem.reply(arena, None, Some(&self.trace_id));
             }

@@ -170,7 +170,9 @@ impl WaitingRow {
                     json.member("traceId").text(&self.trace_id);
                 });
             }
-            Answer::Unavailable(why) => Problem::new(Kind::Unavailable, why),
+            Answer::Unavailable(why) | Answer::HeldBack(why) => {
+                Problem::new(Kind::Unavailable, why)
+            }
             Answer::Verdicts(_) => Problem::new(Kind::Internal, Kind::Internal.help()),
         };
         problem.reply(arena, None, Some(&self.trace_id))

@@ -118,7 +118,9 @@ pub(super) fn refusal(verdict: &Verdict) -> Option<Problem> {
         Verdict::EventIdReused => {
             Some(Problem::new(Kind::EventIdReused, Kind::EventIdReused.help()))
         }
-        Verdict::Unavailable(why) => Some(Problem::new(Kind::Unavailable, *why)),
+        Verdict::Unavailable(why) | Verdict::HeldBack(why) => {
+            Some(Problem::new(Kind::Unavailable, *why))
+        }
     }
 }
 
@@ -157,7 +159,7 @@ impl WaitingLog {
                     close: false,
                 }
             }
-            Answer::Unavailable(why) => {
+            Answer::Unavailable(why) | Answer::HeldBack(why) => {
                 Problem::new(Kind::Unavailable, why).reply(arena, None, Some(&self.trace_id))
             }
             Answer::Verdicts(_) => Problem::new(Kind::Internal, Kind::Internal.help()).reply(
@@ -179,7 +181,9 @@ pub(super) fn single(answer: Answer) -> Result<(Receipt, bool), Problem> {
             Some(refused) => Err(refusal(&refused).unwrap_or_else(internal)),
             None => Err(internal()),
         },
-        Answer::Unavailable(why) => Err(Problem::new(Kind::Unavailable, why)),
+        Answer::Unavailable(why) | Answer::HeldBack(why) => {
+            Err(Problem::new(Kind::Unavailable, why))
+        }
         Answer::Logged(_) => Err(internal()),
     }
 }

@@ -98,9 +98,9 @@ pub trait IntakeSession: Send {
     /// Decides each envelope of `batch` in order, writes the accepted ones in one commit, and returns one verdict
     /// each. When it returns Ok, everything accepted is durable and visible to [`Reader::status`].
     ///
-    /// [`Verdict::Unavailable`] is the verdict on everything new in the batch or on nothing: room is decided about
-    /// once, before anything is accepted, so that no request is cut in the middle. Repeats get their answers all the
-    /// same.
+    /// [`Verdict::Unavailable`] is the verdict on everything new in the batch or on nothing, and
+    /// [`Verdict::HeldBack`] that on everything new of a tenant or on nothing of it: room is decided about once, before
+    /// anything is accepted, so that no request is cut in the middle. Repeats get their answers all the same.
     ///
     /// # Errors
     /// On any error nothing of the batch was accepted. [`StoreError::Io`] must stop the service.

@@ -109,6 +109,50 @@ fn events_of_one_tenant_that_wait_for_their_commit_leave_places_for_those_of_oth
     assert_eq!(service.terminate(), 0);
 }
 
+#[test]
+fn events_of_one_tenant_that_wait_to_be_applied_leave_room_for_those_of_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = InChild::start(folder.path(), &[]);
+    let of = |tenant: &str| token(folder.path(), tenant, &["sentinel:read", "sentinel:write"]);
+    let (mut greedy, mut client) =
+        (Client::new(service.api, &of("greedy")), Client::new(service.api, &of("other")));
+    client.event("before", &envelope(1, "s", json!({}))).expect(202);
+    // Whoever holds the write lock of the projection lets nothing be applied.
+    let holder = rusqlite::Connection::open(folder.path().join("events.db")).unwrap();
+    holder.busy_timeout(PATIENCE).unwrap();
+    holder.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let filler = json!({"filler": "x".repeat(900_000)});
+    let mut batch = |round: u128| {
+        let line = |id: u128| envelope(round << 8 | id, "s", filler.clone()).to_string();
+        let lines: Vec<String> = (1..=4).map(line).collect();
+        greedy.request("POST", "/v1/events", &NDJSON, lines.join("\n").as_bytes())
+    };
+    let mut rounds = 0;
+    let refused = loop {
+        rounds += 1;
+        assert!(rounds < 64, "it is never held back");
+        let response = batch(rounds);
+        if response.status != 202 {
+            break response.expect(503);
+        }
+    };
+    assert!(rounds > 2, "alone it gets a good part");
+    assert!(refused.header("retry-after").is_some());
+    assert_eq!(refused.json()["type"], "/problems/unavailable");
+    assert!(refused.text().contains("your tenant"), "{}", refused.text());
+    assert_eq!(held_back(&mut client, "backlog"), 1);
+    for id in 2..12 {
+        client.event(&format!("k{id}"), &envelope(id, "s", json!({}))).expect(202);
+    }
+    batch(1).expect(202);
+    assert_eq!(held_back(&mut client, "backlog"), 1, "a repeat needs no room");
+    let line = "tenant greedy holds ";
+    eventually("the log says who it is", || service.log().contains(line).then_some(()));
+    holder.execute_batch("ROLLBACK").unwrap();
+    eventually("there is room again", || (batch(rounds).status == 202).then_some(()));
+    assert_eq!(service.terminate(), 0);
+}
+
 /// How many events wait for their commit.
 fn depth(client: &mut Client) -> u64 {
     let text = client.get("/metrics").expect(200).text();

@@ -125,7 +125,7 @@ impl App for Toy {
         let query = context.downcast::<String>().unwrap();
         match answer {
             Answer::Logged(rows) => text(202, format!("{query} {rows}")),
-            Answer::Unavailable(why) => text(503, why),
+            Answer::Unavailable(why) | Answer::HeldBack(why) => text(503, why),
             Answer::Verdicts(_) => text(500, "unexpected"),
         }
     }

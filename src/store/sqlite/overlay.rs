@@ -26,9 +26,10 @@ use parking_lot::Mutex;
 use smallvec::SmallVec;
 
 use crate::component::Stop;
-use crate::domain::event::Accepted;
+use crate::domain::event::{Accepted, Envelope};
 use crate::domain::ids::{ProcessId, StreamKey, TenantId};
 use crate::domain::time::Timestamp;
+use crate::room::Naming;
 use crate::store::Stamp;
 
 /// Events that may wait for the projection: some two seconds of its work. More would be latency, not throughput.
@@ -52,6 +53,7 @@ type ByStream = HashMap<(TenantId, StreamKey), SmallVec<[Arc<Accepted>; 4]>>;
 /// The accepted events that the projection has not reached. Shared by intake, listener and readers.
 pub(super) struct Overlay {
     waiting: Mutex<Waiting>,
+    naming: Naming,
     shards: Vec<Mutex<ByStream>>,
     hasher: RandomState,
     trimmed_to: AtomicI64,
@@ -70,6 +72,46 @@ struct Waiting {
     /// Ascending by position. Holes are rows that cannot be read; the listener finds them in the log.
     events: VecDeque<Arc<Accepted>>,
     bytes: usize,
+    /// What of it is whose. Whoever is not here has nothing waiting.
+    shares: HashMap<TenantId, Share>,
+}
+
+/// What waits of one tenant.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+struct Share {
+    events: usize,
+    bytes: usize,
+}
+
+impl Waiting {
+    fn push(&mut self, event: Arc<Accepted>) {
+        let bytes = weight(&event);
+        let tenant = &event.envelope.tenant;
+        if !self.shares.contains_key(tenant) {
+            self.shares.insert(tenant.clone(), Share::default());
+        }
+        let share = self.shares.get_mut(tenant).expect("it is there now");
+        share.events += 1;
+        share.bytes += bytes;
+        self.bytes += bytes;
+        self.events.push_back(event);
+    }
+
+    fn drain_to(&mut self, position: i64) -> Vec<Arc<Accepted>> {
+        let count = self.events.partition_point(|event| event.position <= position);
+        let gone: Vec<_> = self.events.drain(..count).collect();
+        for event in &gone {
+            let (tenant, bytes) = (&event.envelope.tenant, weight(event));
+            self.bytes -= bytes;
+            let share = self.shares.get_mut(tenant).expect("it has at least this event");
+            share.events -= 1;
+            share.bytes -= bytes;
+            if share.events == 0 {
+                self.shares.remove(tenant);
+            }
+        }
+        gone
+    }
 }
 
 /// What the hand-off had for the listener.
@@ -88,6 +130,7 @@ impl Overlay {
     pub(super) fn new(projected: i64) -> Self {
         Self {
             waiting: Mutex::default(),
+            naming: Naming::default(),
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             hasher: RandomState::new(),
             trimmed_to: AtomicI64::new(projected),
@@ -120,8 +163,7 @@ impl Overlay {
                     // Afterwards, see the head of this file.
                     counter.fetch_add(1, Ordering::Release);
                 }
-                waiting.bytes += weight(event);
-                waiting.events.push_back(Arc::clone(event));
+                waiting.push(Arc::clone(event));
             }
             self.log_end.fetch_max(newest.position, Ordering::AcqRel);
         }
@@ -168,9 +210,7 @@ impl Overlay {
             // First, see the head of this file.
             self.trimmed_to.fetch_max(up_to_position, Ordering::AcqRel);
             self.log_end.fetch_max(up_to_position, Ordering::AcqRel);
-            let count = waiting.events.partition_point(|event| event.position <= up_to_position);
-            let gone: Vec<_> = waiting.events.drain(..count).collect();
-            waiting.bytes -= gone.iter().map(|event| weight(event)).sum::<usize>();
+            let gone = waiting.drain_to(up_to_position);
             if waiting.events.is_empty() {
                 // After a burst the memory goes back.
                 waiting.events.shrink_to(1024);
@@ -206,6 +246,33 @@ impl Overlay {
     pub(super) fn has_room(&self) -> bool {
         let waiting = self.waiting.lock();
         waiting.events.len() < EVENTS_MAX && waiting.bytes < BYTES_MAX
+    }
+
+    /// The tenants of `batch` that have their share: as much waits of theirs as there is room left for all the others
+    /// (see [`crate::room`]). Asked once for a whole batch, like [`Self::has_room`].
+    pub(super) fn with_their_share(&self, batch: &[Envelope]) -> Vec<TenantId> {
+        let mut full = Vec::new();
+        let waiting = self.waiting.lock();
+        let left = Share {
+            events: EVENTS_MAX.saturating_sub(waiting.events.len()),
+            bytes: BYTES_MAX.saturating_sub(waiting.bytes),
+        };
+        for part in batch.chunk_by(|one, next| one.tenant == next.tenant) {
+            let tenant = &part[0].tenant;
+            let Some(share) = waiting.shares.get(tenant) else { continue };
+            let (held, capacity, things) = if share.events >= left.events {
+                (share.events, EVENTS_MAX, "places for events that wait to be applied")
+            } else if share.bytes >= left.bytes {
+                (share.bytes, BYTES_MAX, "bytes for events that wait to be applied")
+            } else {
+                continue;
+            };
+            if !full.contains(tenant) {
+                self.naming.name(tenant, held, capacity, things);
+                full.push(tenant.clone());
+            }
+        }
+        full
     }
 
     /// Up to `max` events that follow `after_position` without a gap. They stay until they are projected.
@@ -381,6 +448,44 @@ mod tests {
             .collect();
         overlay.add(&many);
         assert!(!overlay.has_room());
+    }
+
+    #[test]
+    fn a_tenant_has_its_share_when_as_much_of_it_waits_as_is_left_to_the_others() {
+        let overlay = Overlay::new(0);
+        let of = |tenant: &str, position: i64, payload: usize| {
+            let mut event = accepted(position, "a", position.unsigned_abs());
+            event.envelope.tenant = TenantId::parse(tenant).unwrap();
+            event.envelope.payload = "x".repeat(payload).into();
+            Arc::new(event)
+        };
+        let batch: Vec<Envelope> =
+            ["a", "b", "a", "c"].map(|tenant| of(tenant, 1, 0).envelope.clone()).into();
+        let full = || -> Vec<String> {
+            overlay.with_their_share(&batch).iter().map(ToString::to_string).collect()
+        };
+        let none: [&str; 0] = [];
+        overlay.add(&[of("a", 1, BYTES_MAX / 2 - 2 * EVENT_BYTES)]);
+        assert_eq!(full(), none);
+        overlay.add(&[of("a", 2, 0)]);
+        assert_eq!(full(), ["a"], "alone it gets half");
+        overlay.add(&[of("b", 3, BYTES_MAX / 4)]);
+        assert_eq!(full(), ["a", "b"], "nobody has more than is left, and there is something left");
+        assert!(overlay.has_room());
+        overlay.projected(2);
+        assert_eq!(full(), none);
+        overlay.projected(3);
+        assert!(overlay.waiting.lock().shares.is_empty());
+        // By their number as well as by their bytes.
+        let small = of("a", 4, 0);
+        let many: Vec<_> = (4..)
+            .take(EVENTS_MAX / 2)
+            .map(|position| Arc::new(Accepted { position, ..Accepted::clone(&small) }))
+            .collect();
+        overlay.add(&many[..many.len() - 1]);
+        assert_eq!(full(), none);
+        overlay.add(&many[many.len() - 1..]);
+        assert_eq!(full(), ["a"]);
     }
 
     #[test]

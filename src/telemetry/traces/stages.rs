@@ -184,7 +184,7 @@ fn outcome(answer: &Answer) -> (&'static str, Option<&'static str>) {
         Verdict::Replayed(_) => "replayed",
         Verdict::KeyReused => "key-reused",
         Verdict::EventIdReused => "event-id-reused",
-        Verdict::Unavailable(_) => "unavailable",
+        Verdict::Unavailable(_) | Verdict::HeldBack(_) => "unavailable",
     };
     match answer {
         Answer::Verdicts(verdicts) => {
@@ -193,7 +193,7 @@ fn outcome(answer: &Answer) -> (&'static str, Option<&'static str>) {
             (if same { first } else { "mixed" }, None)
         }
         Answer::Logged(_) => ("accepted", None),
-        Answer::Unavailable(why) => ("unavailable", Some(why)),
+        Answer::Unavailable(why) | Answer::HeldBack(why) => ("unavailable", Some(why)),
     }
 }
 

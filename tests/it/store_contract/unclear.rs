@@ -243,7 +243,7 @@ fn a_posting_that_fails_for_no_known_reason_is_told_so_and_the_others_get_throug
                             true
                         }
                         Answer::Unavailable(_) => false,
-                        Answer::Logged(_) => unreachable!("no lines here"),
+                        other => unreachable!("nobody has this: {other:?}"),
                     };
                     (letter.address.slot, taken)
                 })

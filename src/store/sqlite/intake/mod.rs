@@ -40,6 +40,8 @@ const TICK: Duration = Duration::from_micros(1);
 const SET_BACK_MAX: Duration = Duration::from_secs(3600);
 
 const BACKLOG_FULL: &str = "too many accepted events wait to be applied";
+const SHARE_TAKEN: &str = "your tenant holds as much of what waits to be applied as is left to others; nothing of this \
+                           request was kept";
 const CATCHING_UP: &str = "the store is applying what it accepted before its last start";
 
 /// What of the configuration intake goes by.
@@ -241,6 +243,7 @@ impl Intake {
         let mut accepted = Vec::with_capacity(batch.len());
         let mut position = self.log.last();
         let mut received_at = self.receipts.next(now);
+        let held_back = self.overlay.with_their_share(&batch);
         for envelope in batch {
             let identity = Identity::of(&envelope);
             let known =
@@ -248,6 +251,9 @@ impl Intake {
             verdicts.push(match (known, closed) {
                 (Some(known), _) => known,
                 (None, Some(why)) => Verdict::Unavailable(why),
+                (None, None) if held_back.contains(&envelope.tenant) => {
+                    Verdict::HeldBack(SHARE_TAKEN)
+                }
                 (None, None) => {
                     position += 1;
                     let (tenant, stream) = (&envelope.tenant, &envelope.stream);

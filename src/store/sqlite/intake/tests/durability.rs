@@ -71,6 +71,27 @@ fn a_full_backlog_refuses_what_is_new_until_the_projection_has_caught_up() {
 }
 
 #[test]
+fn a_tenant_with_its_share_of_the_backlog_is_held_back_and_no_other() {
+    let (_place, mut site) = Site::new();
+    let half = "x".repeat(BYTES_MAX / 2);
+    let first = receipt(site.accept_one(Envelope { payload: half.into(), ..keyed("k1", "e1", 1) }));
+    let other = TenantId::parse("t2").unwrap();
+    let verdicts = site.accept(vec![
+        keyed("k2", "e2", 1),
+        Envelope { tenant: other, ..keyed("k2", "e2", 1) },
+        keyed("k1", "e1", 1),
+        keyed("k3", "e3", 1),
+    ]);
+    let held_back = Verdict::HeldBack(SHARE_TAKEN);
+    let [second, others, repeat, last] = &verdicts[..] else { panic!("{verdicts:?}") };
+    assert_eq!([second, last], [&held_back; 2]);
+    assert!(matches!(others, Verdict::Accepted(_)), "{others:?}");
+    assert_eq!(*repeat, Verdict::Replayed(first));
+    site.project(10);
+    assert_eq!(seq(site.accept_one(keyed("k2", "e2", 1))), 2);
+}
+
+#[test]
 fn what_was_acknowledged_is_seen_at_once_and_after_a_restart() {
     let (_place, mut site) = Site::new();
     site.post(&["a", "b", "a"]);
@@ -117,6 +138,9 @@ fn a_backlog_that_does_not_fit_is_caught_up_with_before_anything_new_is_taken() 
     let (_place, mut site) = with_a_long_backlog();
     assert_eq!(site.project(10), 3, "what fits is handed over");
     assert_eq!(site.project(1), 1, "the rest comes from the log");
+    let verdict = site.accept_one(door(envelope("a", "x")));
+    assert_eq!(verdict, Verdict::HeldBack(SHARE_TAKEN), "it fits, and is two thirds of the room");
+    assert_eq!(site.project(1), 1);
     check_caught_up(&mut site);
 }
 
