@@ -13,6 +13,7 @@ mod internal;
 pub mod lobby;
 mod machines;
 mod openapi;
+mod parameters;
 mod posting;
 pub mod problem;
 mod read;
@@ -54,9 +55,10 @@ use crate::telemetry::traces::{Receiving, Tracer};
 use crate::view::json::Json;
 use answers::Answers;
 use asked::Asked;
+use parameters::Parameters;
 use problem::{Kind, Problem};
 use refusal::{allowed, auth_problem, not_found, relied_on, store_problem, told, unauthorized};
-use table::{Body, Found, Pairs, Route, Scope};
+use table::{Body, Found, Route, Scope};
 
 /// A body longer than this is parsed on a worker: about 100 microseconds of work.
 const LOOP_BODY_BYTES_MAX: usize = 16 * 1024;
@@ -140,6 +142,7 @@ struct Exchange<'e, 'a> {
     arena: &'a Bump,
     request: &'e Request<'e>,
     route: &'static Route,
+    parameters: Parameters<'e>,
     /// The tenant whose data is meant: the token's, or the one an admin names.
     tenant: Option<TenantId>,
     /// Who is asking, where the route needs a token.
@@ -295,30 +298,20 @@ impl Desk {
     ///
     /// What cannot be read belongs to nobody, and only the listing of dead letters shows it.
     fn tenant(
-        &self,
-        head: &Head<'_>,
         principal: &Principal,
         route: &Route,
+        parameters: &Parameters<'_>,
     ) -> Result<TenantId, Problem> {
         let shows_unreadable =
             matches!(route.action, table::Action::DeadLetters | table::Action::DeadLetter);
-        // Any letter of the name may be percent-encoded.
-        if !head.query.contains("tenant") && !head.query.contains('%') {
-            return Ok(principal.tenant().clone());
-        }
-        let pairs = query(head)?;
-        match pairs.iter().find(|(name, _)| name == "tenant") {
+        match parameters.given("tenant") {
             None => Ok(principal.tenant().clone()),
-            Some((_, named)) if named == principal.tenant().as_str() => {
-                Ok(principal.tenant().clone())
-            }
+            Some(named) if named == principal.tenant().as_str() => Ok(principal.tenant().clone()),
             Some(_) if !principal.may(Role::Admin) => {
                 Err(Problem::new(Kind::Forbidden, "another tenant needs the role sentinel:admin"))
             }
-            Some((_, named)) if shows_unreadable && named == NO_TENANT => {
-                Ok(TenantId::unreadable())
-            }
-            Some((_, named)) => TenantId::parse(named)
+            Some(named) if shows_unreadable && named == NO_TENANT => Ok(TenantId::unreadable()),
+            Some(named) => TenantId::parse(named)
                 .map_err(|error| Problem::new(Kind::BadRequest, error.to_string()).field("tenant")),
         }
     }
@@ -354,11 +347,18 @@ impl Desk {
                 Some(found)
             }
         };
+        // Probes and scrapers may say what they like.
+        let query = match route.scope {
+            Scope::Open | Scope::Scrape => "",
+            Scope::Read | Scope::Write | Scope::Operate => request.head.query,
+        };
+        let parameters = Parameters::of(route, query)?;
         let tenant = principal
             .as_ref()
-            .map(|principal| self.tenant(&request.head, principal, route))
+            .map(|principal| Self::tenant(principal, route, &parameters))
             .transpose()?;
-        let exchange = Exchange { arena, request, route, tenant, principal, trace, begun, back };
+        let exchange =
+            Exchange { arena, request, route, parameters, tenant, principal, trace, begun, back };
         match route.action {
             table::Action::Index => Ok(machines::index(&exchange)),
             table::Action::Health => Ok(machines::health(&exchange)),
@@ -613,12 +613,6 @@ fn json<'a>(arena: &'a Bump, status: u16, write: impl FnOnce(&mut Json<'a>)) -> 
         body: Cow::Borrowed(json.finish()),
         close: false,
     }
-}
-
-fn query<'q>(head: &Head<'q>) -> Result<Pairs<'q>, Problem> {
-    table::query(head.query).ok_or_else(|| {
-        Problem::new(Kind::BadRequest, "the query is not valid percent-encoded UTF-8")
-    })
 }
 
 /// Development mode answers only to loopback names, so that no web page can reach it by a name of its own.

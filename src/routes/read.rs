@@ -7,16 +7,16 @@ use std::time::{Duration, Instant};
 use bumpalo::Bump;
 
 use super::follow::{Form, LogFollow, Place};
+use super::parameters::LIMIT_MAX;
 use super::problem::{Kind, Problem};
 use super::stream::{LogStream, Streamed};
 use super::wait::{Wait, Wanted, shows, status_body, write_events};
-use super::{Desk, Exchange, Handled, Outcome, not_found, query, store_problem, table};
+use super::{Desk, Exchange, Handled, Outcome, not_found, store_problem, table};
 use crate::domain::dead_letter::Reason;
 use crate::domain::door::event_id;
 use crate::domain::ids::{EventType, ProcessId, Source, StreamKey, TenantId};
 use crate::domain::log_row::Level;
 use crate::domain::process::Status;
-use crate::domain::time::Timestamp;
 use crate::http::Reply;
 use crate::live::{Subject, Subscription};
 use crate::store::{
@@ -29,79 +29,10 @@ use crate::view::json::Json;
 /// Rows on a page, unless the user asks otherwise.
 const LIMIT_PROCESSES: usize = 50;
 const LIMIT_ROWS: usize = 100;
-/// The most rows on a page: some 300 KB of answer.
-const LIMIT_MAX: usize = 1000;
-/// The longest `wait` that a parameter may ask for.
-const WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// What an operator looks for when no status is asked for.
 const UNFINISHED: [Status; 5] =
     [Status::Registered, Status::Active, Status::Running, Status::Paused, Status::Expired];
-
-/// The parameters of a query, by name. Asking twice for one is refused when it is read.
-struct Parameters<'q>(Vec<(Cow<'q, str>, Cow<'q, str>)>);
-
-impl<'q> Parameters<'q> {
-    fn of(exchange: &Exchange<'q, '_>) -> Result<Self, Problem> {
-        let pairs = query(&exchange.request.head)?;
-        for (index, (name, _)) in pairs.iter().enumerate() {
-            if pairs[..index].iter().any(|(earlier, _)| earlier == name) {
-                return Err(Problem::new(
-                    Kind::BadRequest,
-                    format!("the parameter {name} is given twice"),
-                ));
-            }
-        }
-        Ok(Self(pairs))
-    }
-
-    /// The value of a parameter; an empty one counts as absent.
-    fn get(&self, name: &str) -> Option<&str> {
-        let (_, value) = self.0.iter().find(|(given, _)| given == name)?;
-        (!value.is_empty()).then_some(value.as_ref())
-    }
-
-    fn parsed<T>(
-        &self,
-        name: &'static str,
-        expected: &'static str,
-        parse: impl Fn(&str) -> Option<T>,
-    ) -> Result<Option<T>, Problem> {
-        match self.get(name) {
-            None => Ok(None),
-            Some(text) => match parse(text) {
-                Some(value) => Ok(Some(value)),
-                None => Err(Problem::new(Kind::BadRequest, format!("{name} must be {expected}"))
-                    .field(name)),
-            },
-        }
-    }
-
-    fn time(&self, name: &'static str) -> Result<Option<Timestamp>, Problem> {
-        self.parsed(name, "a time like 2026-01-28T10:30:00Z", Timestamp::parse)
-    }
-
-    fn page(&self, default_limit: usize) -> Result<Page, Problem> {
-        let limit = self.parsed("limit", "a number from 1 to 1000", |text| {
-            text.parse().ok().filter(|limit| (1..=LIMIT_MAX).contains(limit))
-        })?;
-        let after = self.get("cursor").map(|text| Cursor(text.to_owned()));
-        Ok(Page { limit: limit.unwrap_or(default_limit), after })
-    }
-}
-
-/// Parses `2s`, `500ms`, `1m` or plain seconds.
-fn duration(text: &str) -> Option<Duration> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let number: u64 = digits.parse().ok()?;
-    let wait = match &text[digits.len()..] {
-        "ms" => Duration::from_millis(number),
-        "" | "s" => Duration::from_secs(number),
-        "m" => Duration::from_secs(number.checked_mul(60)?),
-        _ => return None,
-    };
-    (wait <= WAIT_MAX).then_some(wait)
-}
 
 /// A store's error in answer to a listing. All that a reader refuses is a cursor that is none of its own.
 fn listing_problem(error: &StoreError) -> Problem {
@@ -194,10 +125,10 @@ impl Desk {
         let name = table::argument(exchange.route, exchange.request.head.path);
         let name = name.ok_or_else(not_found)?;
         if !exchange.request.head.query.is_empty() {
-            let parameters = Parameters::of(exchange)?;
+            let parameters = &exchange.parameters;
             let seen =
                 parameters.parsed("seen", "a stream number", |text| text.parse::<u64>().ok())?;
-            let wait = parameters.parsed("wait", "a time like 2s, 60s at most", duration)?;
+            let wait = parameters.wait()?;
             if let (Some(seen), Some(wait)) = (seen, wait)
                 && !self.reader.shows_acknowledged()
                 && let Some(waiting) = self.status_wait(exchange, &name, seen, wait)?
@@ -256,7 +187,7 @@ impl Desk {
     }
 
     pub(super) fn processes<'a>(&mut self, exchange: &Exchange<'_, 'a>) -> Outcome<'a> {
-        let parameters = Parameters::of(exchange)?;
+        let parameters = &exchange.parameters;
         let statuses = match parameters.get("status") {
             None => UNFINISHED.to_vec(),
             Some(all) if all.eq_ignore_ascii_case("all") => Vec::new(),
@@ -285,7 +216,7 @@ impl Desk {
 
     pub(super) fn runs<'a>(&mut self, exchange: &Exchange<'_, 'a>) -> Outcome<'a> {
         let process = exchange.argument(|text| ProcessId::parse(text).ok())?;
-        let page = Parameters::of(exchange)?.page(LIMIT_ROWS)?;
+        let page = exchange.parameters.page(LIMIT_ROWS)?;
         let found = self
             .ask(StoreCall::Runs)
             .runs(exchange.tenant()?, &process, &page)
@@ -297,7 +228,7 @@ impl Desk {
     pub(super) fn logs<'a>(&mut self, exchange: &Exchange<'_, 'a>) -> Outcome<'a> {
         let tenant = exchange.tenant()?;
         let process = exchange.argument(|text| ProcessId::parse(text).ok())?;
-        let parameters = Parameters::of(exchange)?;
+        let parameters = &exchange.parameters;
         let filter = LogFilter {
             level: parameters.parsed(
                 "level",
@@ -389,7 +320,7 @@ impl Desk {
     }
 
     pub(super) fn events<'a>(&mut self, exchange: &Exchange<'_, 'a>) -> Outcome<'a> {
-        let parameters = Parameters::of(exchange)?;
+        let parameters = &exchange.parameters;
         let filter = EventFilter {
             from: parameters.time("from")?,
             to: parameters.time("to")?,
@@ -429,11 +360,11 @@ impl Desk {
 
     pub(super) fn stream_events<'a>(&mut self, exchange: &Exchange<'_, 'a>) -> Outcome<'a> {
         let key = exchange.argument(|text| StreamKey::parse(text).ok())?;
-        let parameters = Parameters::of(exchange)?;
+        let parameters = &exchange.parameters;
         let after = parameters
             .parsed("after", "a stream number", |text| text.parse::<u64>().ok())?
             .unwrap_or(0);
-        let wait = parameters.parsed("wait", "a time like 20s, 60s at most", duration)?;
+        let wait = parameters.wait()?;
         let limit = parameters.page(LIMIT_ROWS)?.limit;
         let tenant = exchange.tenant()?;
         let news = wait.map(|wait| {
@@ -455,7 +386,7 @@ impl Desk {
     }
 
     pub(super) fn dead_letters<'a>(&mut self, exchange: &Exchange<'_, 'a>) -> Outcome<'a> {
-        let parameters = Parameters::of(exchange)?;
+        let parameters = &exchange.parameters;
         let reason =
             parameters.parsed("reason", "one of the reasons in /openapi.json", Reason::parse)?;
         let filter = DeadLetterFilter {
@@ -481,20 +412,5 @@ impl Desk {
             .map_err(|error| store_problem(&error))?;
         let Some(letter) = found else { return Err(not_found()) };
         Ok(Handled::Reply(exchange.json(200, |json| view::dead_letter::write(json, &letter, true))))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_wait_has_a_unit_and_a_limit() {
-        assert_eq!(duration("2s"), Some(Duration::from_secs(2)));
-        assert_eq!(duration("250ms"), Some(Duration::from_millis(250)));
-        assert_eq!(duration("20"), Some(Duration::from_secs(20)));
-        for bad in ["", "s", "-1s", "2h", "61s", "1.5s", "99999999999999999999m"] {
-            assert_eq!(duration(bad), None, "{bad:?}");
-        }
     }
 }

@@ -350,20 +350,6 @@ pub fn argument<'p>(route: &Route, path: &'p str) -> Option<Cow<'p, str>> {
     percent_decode(path.split('/').nth(position)?, false)
 }
 
-/// The parameters of a query: names and values, decoded.
-pub type Pairs<'q> = Vec<(Cow<'q, str>, Cow<'q, str>)>;
-
-/// Query parameters, decoded, in the order sent. None: one of them is no UTF-8.
-pub fn query(text: &str) -> Option<Pairs<'_>> {
-    text.split('&')
-        .filter(|pair| !pair.is_empty())
-        .map(|pair| {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            Some((percent_decode(name, true)?, percent_decode(value, true)?))
-        })
-        .collect()
-}
-
 /// Undoes percent-encoding (RFC 3986, section 2.1); in a query a plus is a blank.
 pub fn percent_decode(text: &str, plus_is_blank: bool) -> Option<Cow<'_, str>> {
     if !text.bytes().any(|b| b == b'%' || (plus_is_blank && b == b'+')) {

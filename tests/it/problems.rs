@@ -47,6 +47,15 @@ fn every_problem_has_its_status_and_explains_itself() {
         met.insert(kind.name());
     };
     meet(Kind::BadRequest, client.get("/processes?limit=0"));
+    let misspelt = client.get("/processes?staus=EXPIRED");
+    assert!(misspelt.text().contains("status, type, name"), "it says which: {}", misspelt.text());
+    meet(Kind::BadRequest, misspelt);
+    // An event that is meant for another tenant must not end up with one's own.
+    let meant = event(9);
+    meet(Kind::BadRequest, client.post("/v1/events?tennant=other", &meant));
+    let path = format!("/v1/events/{}", meant["eventId"].as_str().unwrap());
+    meet(Kind::NotFound, client.get(&path));
+    client.get("/health?probe=7").expect(200);
     meet(
         Kind::InvalidBody,
         client.request("POST", "/v1/events", &[json_type, ("Idempotency-Key", "k")], b"{"),

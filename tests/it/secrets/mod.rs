@@ -150,8 +150,16 @@ fn nothing_that_the_service_logs_at_any_level_holds_a_token_a_password_or_a_payl
         let mut answers = std::collections::BTreeMap::<u16, usize>::new();
         for route in ROUTES {
             let path = route.path.replace("{id}", "p").replace("{key}", "s").replace("{name}", "x");
-            let path = format!("{path}?unknown={PAYLOAD}&ticket={PASSWORD}");
-            for authorization in &authorizations {
+            let known = route.query.iter().map(|(name, _)| format!("{name}={PAYLOAD}"));
+            let queries = [String::new(), format!("?unknown={PAYLOAD}&ticket={PASSWORD}")];
+            let paths: Vec<String> = queries
+                .into_iter()
+                .chain(known.map(|one| format!("?{one}")))
+                .map(|query| format!("{path}{query}"))
+                .collect();
+            for (authorization, path) in
+                authorizations.iter().flat_map(|one| paths.iter().map(move |path| (one, path)))
+            {
                 let mut client = Client::new(service.api, "");
                 let bodies =
                     if route.body == Body::None { vec![("", String::new())] } else { bodies() };
@@ -167,7 +175,7 @@ fn nothing_that_the_service_logs_at_any_level_holds_a_token_a_password_or_a_payl
                         fields.push(("Idempotency-Key", key.as_str()));
                     }
                     let got =
-                        client.try_request(route.method.as_str(), &path, &fields, body.as_bytes());
+                        client.try_request(route.method.as_str(), path, &fields, body.as_bytes());
                     // A head of more than 16 KiB may be cut off while it is sent.
                     *answers.entry(got.map_or(0, |got| got.status)).or_default() += 1;
                 }
