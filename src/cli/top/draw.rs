@@ -128,6 +128,33 @@ fn colour(row: &Row) -> Style {
     }
 }
 
+/// How the columns share the width. What names a process and its step takes what the numbers leave.
+const WIDTHS: [Constraint; 7] = [
+    Constraint::Fill(3),
+    Constraint::Length(10),
+    Constraint::Fill(2),
+    Constraint::Length(13),
+    Constraint::Length(5),
+    Constraint::Length(5),
+    Constraint::Length(6),
+];
+
+/// So many columns show every cell of the table whole.
+pub(super) fn columns_for(screen: &Screen, now: Timestamp) -> u16 {
+    let (mut fixed, mut shares, mut share) = (WIDTHS.len() - 1, 0, 0);
+    for (at, width) in WIDTHS.iter().enumerate() {
+        if let Constraint::Fill(parts) = *width {
+            let cells = screen.visible().into_iter().map(|row| row.cells(now)[at].clone());
+            let longest = cells.map(|cell| Line::raw(cell).width()).max().unwrap_or(0);
+            shares += usize::from(parts);
+            share = share.max(longest.div_ceil(usize::from(parts)));
+        } else if let Constraint::Length(columns) = *width {
+            fixed += usize::from(columns);
+        }
+    }
+    u16::try_from(fixed + shares * share).unwrap_or(u16::MAX)
+}
+
 /// Draws the table. Returns its first row.
 fn table(screen: &Screen, now: Timestamp, area: Rect, buffer: &mut Buffer, is_live: bool) -> usize {
     let visible = screen.visible();
@@ -141,20 +168,11 @@ fn table(screen: &Screen, now: Timestamp, area: Rect, buffer: &mut Buffer, is_li
             if at == 1 { Cell::new(line).style(style) } else { Cell::new(line) }
         }))
     });
-    let widths = [
-        Constraint::Fill(3),
-        Constraint::Length(10),
-        Constraint::Fill(2),
-        Constraint::Length(13),
-        Constraint::Length(5),
-        Constraint::Length(5),
-        Constraint::Length(6),
-    ];
     let names = COLUMNS.iter().enumerate().map(|(at, name)| {
         let line = Line::raw(*name);
         Cell::new(if at >= 4 { line.right_aligned() } else { line })
     });
-    let table = Table::new(rows, widths)
+    let table = Table::new(rows, WIDTHS)
         .header(Cells::new(names).style(bold()))
         .row_highlight_style(reversed());
     let mut state = TableState::new().with_offset(screen.offset).with_selected(selected);

@@ -44,8 +44,10 @@ const INTERVAL_MIN: Duration = Duration::from_millis(500);
 const EVENTS_MAX: usize = 100;
 /// Answers that wait: the thread that asks is told to wait by the one that draws.
 const NEWS_MAX: usize = 4;
-/// How wide a frame is that goes into a pipe.
+/// How wide a frame is at least that goes into a pipe.
 const ONCE_COLUMNS: u16 = 80;
+/// And at most, for the longest ids: what is wider is cut.
+const ONCE_COLUMNS_MAX: u16 = 240;
 /// What a shell adds to the number of the signal that ended a command.
 const CODE_SIGNAL: i32 = 128;
 
@@ -111,10 +113,12 @@ pub fn run(args: &TopArgs, overrides: Overrides) -> anyhow::Result<u8> {
     show(screen, client, args.interval)
 }
 
-/// One frame as text, as high as it takes.
+/// One frame as text, as high as it takes: as wide as the terminal, and in a pipe as wide as it takes.
 fn plain_frame(screen: &mut Screen) -> String {
-    let columns = size().map_or(ONCE_COLUMNS, |(columns, _)| columns);
-    let columns = if io::stdout().is_terminal() { columns } else { ONCE_COLUMNS };
+    let columns = match size() {
+        Ok((columns, _)) if io::stdout().is_terminal() => columns,
+        _ => draw::columns_for(screen, now()).clamp(ONCE_COLUMNS, ONCE_COLUMNS_MAX),
+    };
     // Where there is no row, words take the place of one.
     let rows = u16::try_from(screen.visible().len().max(1)).unwrap_or(u16::MAX - 10);
     let area = Rect::new(0, 0, columns, rows + draw::HEAD_ROWS);

@@ -188,6 +188,29 @@ fn a_terminal_of_any_size_is_drawn_without_a_panic() {
 }
 
 #[test]
+fn a_frame_that_is_as_wide_as_it_takes_cuts_nothing() {
+    let long = "step ".repeat(20);
+    let step = long.trim_end();
+    for values in [
+        morning(),
+        vec![process("p", "RUNNING", json!(step), json!(40), 240)],
+        vec![process(&"i".repeat(99), "RUNNING", json!("x"), json!(40), 240)],
+        vec![],
+    ] {
+        let mut screen = screen(&values);
+        let columns = draw::columns_for(&screen, at(300));
+        let text = drawn(&mut screen, columns.max(80), 24);
+        for row in screen.visible() {
+            let [id, _, step, ..] = row.cells(at(300));
+            assert!(
+                text.contains(&format!("{id} ")) && text.contains(&format!("{step} ")),
+                "{text}"
+            );
+        }
+    }
+}
+
+#[test]
 fn foreign_text_cannot_touch_the_terminal() {
     let text = drawn(&mut screen(&morning()), 80, 24);
     assert!(!text.chars().any(|letter| letter.is_control() && letter != '\n'), "{text:?}");
