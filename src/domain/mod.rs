@@ -8,6 +8,7 @@ pub mod cloudevents;
 pub mod dead_letter;
 pub mod door;
 pub mod event;
+pub mod fields;
 pub mod history;
 pub mod ids;
 pub mod log_row;

@@ -11,18 +11,11 @@ use super::accept::{Acceptor, listen};
 use super::gate::Gate;
 use super::handshakes::Faults;
 use super::limits::Limits;
-use super::poll_loop::{PollLoop, WAKE, listener_token};
+use super::poll_loop::{PollLoop, Seat, WAKE, listener_token};
 use super::worker::Job;
 use super::{App, Port, turns};
 use crate::certificates::ServerIdentity;
 use crate::component::Component;
-
-/// What a loop is given to start with.
-pub(super) struct Seat {
-    pub(super) poll: Poll,
-    pub(super) acceptors: Vec<Acceptor>,
-    pub(super) waker: Arc<Waker>,
-}
 
 /// The bound ports and the seats of the loops.
 pub struct Front {

@@ -114,17 +114,29 @@ impl Site {
     /// One pass, beside an intake that answers it.
     fn reap(&mut self) -> Passed {
         let now = self.store.now();
+        self.reap_beside(|intake, envelopes| {
+            Answer::Verdicts(intake.accept(now, envelopes).unwrap())
+        })
+    }
+
+    /// One pass, whose postings are answered by `answer`.
+    fn reap_beside(
+        &mut self,
+        answer: impl Fn(&mut dyn IntakeSession, Vec<Envelope>) -> Answer + Send,
+    ) -> Passed {
+        let now = self.store.now();
         let Self { reaper, keeper, intake, postings, steady, .. } = self;
         let (done, over) = channel::bounded::<()>(0);
         std::thread::scope(|scope| {
-            scope.spawn(|| {
-                channel::select! {
-                    recv(postings) -> posting => {
-                        let Posting { envelopes, reply, .. } = posting.unwrap();
-                        let verdicts = intake.accept(now, envelopes).unwrap();
-                        reply.put(Answer::Verdicts(verdicts)).wake();
+            scope.spawn(move || {
+                loop {
+                    channel::select! {
+                        recv(postings) -> posting => {
+                            let Posting { envelopes, reply, .. } = posting.unwrap();
+                            reply.put(answer(&mut **intake, envelopes)).wake();
+                        }
+                        recv(over) -> _done => break,
                     }
-                    recv(over) -> _done => {}
                 }
             });
             let passed = reaper.pass(&mut **keeper, now, *steady).unwrap();
@@ -303,17 +315,7 @@ fn an_expiry_that_cannot_be_posted_is_held_and_posted_later() {
     site.reap();
     site.wait(2 * TIMEOUT);
     site.apply();
-    let now = site.store.now();
-    let passed = {
-        let Site { reaper, keeper, postings, steady, .. } = &mut site;
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                let posting = postings.recv().unwrap();
-                posting.reply.put(Answer::Unavailable("full")).wake();
-            });
-            reaper.pass(&mut **keeper, now, *steady).unwrap()
-        })
-    };
+    let passed = site.reap_beside(|_, _| Answer::Unavailable("full"));
     assert_eq!(passed, NOTHING);
     assert_eq!(site.reap(), HELD);
     site.wait(HEARTBEAT);
@@ -333,22 +335,10 @@ fn a_tenant_that_is_held_back_keeps_no_other_from_being_judged() {
     site.wait(2 * TIMEOUT);
     site.apply();
     let now = site.store.now();
-    let passed = {
-        let Site { reaper, keeper, intake, postings, steady, .. } = &mut site;
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                for posting in postings.iter().take(2) {
-                    let answer = if posting.envelopes[0].tenant.as_str() == "acme" {
-                        Answer::HeldBack("its share")
-                    } else {
-                        Answer::Verdicts(intake.accept(now, posting.envelopes).unwrap())
-                    };
-                    posting.reply.put(answer).wake();
-                }
-            });
-            reaper.pass(&mut **keeper, now, *steady).unwrap()
-        })
-    };
+    let passed = site.reap_beside(|intake, envelopes| match envelopes[0].tenant.as_str() {
+        "acme" => Answer::HeldBack("its share"),
+        _ => Answer::Verdicts(intake.accept(now, envelopes).unwrap()),
+    });
     assert_eq!(passed, Passed { put_off: 1, expired: 1, held: false });
     // It had the time to be heard, and its room, and is silent.
     site.wait(HEARTBEAT);

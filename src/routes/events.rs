@@ -9,7 +9,7 @@ use bumpalo::Bump;
 use super::internal::{accepted, door_problem, idempotency_key, single, write_receipt};
 use super::problem::{Kind, Problem};
 use super::{Desk, Exchange, Handled, Outcome, Waiting};
-use crate::domain::door::DoorError;
+use crate::domain::fields::DoorError;
 use crate::domain::ids::EventId;
 use crate::domain::time::Timestamp;
 use crate::domain::{cloudevents, door, report};

@@ -5,8 +5,9 @@ use bumpalo::Bump;
 
 use super::problem::{Kind, Problem};
 use super::{Desk, Exchange, Handled, JSON, Outcome, Waiting, relied_on};
-use crate::domain::door::{self, DoorError};
+use crate::domain::door;
 use crate::domain::event::{Receipt, Verdict};
+use crate::domain::fields::DoorError;
 use crate::domain::ids::{EventId, IdempotencyKey, ProcessId};
 use crate::domain::report::{self, ReportKind};
 use crate::http::{Head, Reply};

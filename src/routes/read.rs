@@ -13,7 +13,7 @@ use super::stream::{LogStream, Streamed};
 use super::wait::{Wait, Wanted, shows, status_body, write_events};
 use super::{Desk, Exchange, Handled, Outcome, not_found, store_problem, table};
 use crate::domain::dead_letter::Reason;
-use crate::domain::door::event_id;
+use crate::domain::fields::event_id;
 use crate::domain::ids::{EventType, ProcessId, Source, StreamKey, TenantId};
 use crate::domain::log_row::Level;
 use crate::domain::process::Status;

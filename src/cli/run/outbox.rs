@@ -24,6 +24,9 @@ pub(super) const PARCEL_BYTES_MAX: usize = 128 * 1024;
 /// How long a line may wait for company, so that a slow trickle does not cost a request for each line.
 const COMPANY: Duration = Duration::from_millis(200);
 
+/// Where a sign of life is reported.
+pub(super) const HEARTBEAT: &str = "/internal/heartbeat";
+
 /// Where a line came out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stream {
@@ -287,7 +290,7 @@ impl State {
 
     fn take_report(&mut self) -> Option<Parcel> {
         let (_, report) = self.reports.pop_front()?;
-        if report.path == super::report::HEARTBEAT {
+        if report.path == HEARTBEAT {
             self.heartbeat_waits = false;
         }
         Some(Parcel::Report(report))
@@ -350,13 +353,13 @@ mod tests {
         outbox.report(report(report::START));
         outbox.say(line(1));
         outbox.say(line(2));
-        outbox.report(report(report::HEARTBEAT));
+        outbox.report(report(HEARTBEAT));
         outbox.say(line(3));
         outbox.report(report(report::COMPLETE));
         outbox.close();
         assert_eq!(outbox.next(NOW), Next::Send(Parcel::Report(report(report::START))));
         assert_eq!(lines(outbox.next(NOW)), [line(1), line(2)]);
-        assert_eq!(outbox.next(NOW), Next::Send(Parcel::Report(report(report::HEARTBEAT))));
+        assert_eq!(outbox.next(NOW), Next::Send(Parcel::Report(report(HEARTBEAT))));
         assert_eq!(lines(outbox.next(NOW)), [line(3)]);
         assert_eq!(outbox.next(NOW), Next::Send(Parcel::Report(report(report::COMPLETE))));
         outbox.settled();
@@ -414,12 +417,12 @@ mod tests {
     fn one_heartbeat_at_most_waits() {
         let outbox = Outbox::default();
         for _ in 0..3 {
-            outbox.beat(|| report(report::HEARTBEAT));
+            outbox.beat(|| report(HEARTBEAT));
         }
-        assert_eq!(outbox.next(NOW), Next::Send(Parcel::Report(report(report::HEARTBEAT))));
+        assert_eq!(outbox.next(NOW), Next::Send(Parcel::Report(report(HEARTBEAT))));
         assert_eq!(outbox.next(NOW), Next::Wait);
-        outbox.beat(|| report(report::HEARTBEAT));
-        assert_eq!(outbox.next(NOW), Next::Send(Parcel::Report(report(report::HEARTBEAT))));
+        outbox.beat(|| report(HEARTBEAT));
+        assert_eq!(outbox.next(NOW), Next::Send(Parcel::Report(report(HEARTBEAT))));
     }
 
     #[test]

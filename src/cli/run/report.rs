@@ -7,13 +7,12 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::child::Ending;
-use super::outbox::{Line, Report, Stream};
+use super::outbox::{HEARTBEAT, Line, Report, Stream};
 use crate::domain::ids::ProcessId;
 use crate::domain::log_row::Level;
 use crate::domain::time::Timestamp;
 
 pub(super) const START: &str = "/internal/start";
-pub(super) const HEARTBEAT: &str = "/internal/heartbeat";
 pub(super) const COMPLETE: &str = "/internal/complete";
 pub(super) const ERROR: &str = "/internal/error";
 pub(super) const LOG: &str = "/internal/log";

@@ -11,10 +11,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
 use super::canonical::{Object, canonical, push_string};
-use super::door::{
-    self, BATCH_EVENTS_MAX, DoorError, Draft, Fields, elements, parse_traceparent, traceparent,
-};
+use super::door::{BATCH_EVENTS_MAX, Draft, parse_traceparent, traceparent};
 use super::event::Envelope;
+use super::fields::{DoorError, Fields, elements, event_id, utf8};
 use super::ids::{EventType, IdError, IdempotencyKey, Source, StreamKey, TenantId};
 use super::time::Timestamp;
 
@@ -64,7 +63,7 @@ pub fn structured(
     trace: Option<&str>,
     fresh: impl FnOnce() -> [u8; 16],
 ) -> Result<Envelope, DoorError> {
-    one(tenant, door::utf8(body)?, key, trace, fresh)
+    one(tenant, utf8(body)?, key, trace, fresh)
 }
 
 /// Reads a batch (`application/cloudevents-batch+json`): one result for each event, in their order.
@@ -77,7 +76,7 @@ pub fn batch(
     trace: Option<&str>,
     mut fresh: impl FnMut() -> [u8; 16],
 ) -> Result<Vec<Result<Envelope, DoorError>>, DoorError> {
-    let events = elements(door::utf8(body)?, "events", BATCH_EVENTS_MAX)?;
+    let events = elements(utf8(body)?, "events", BATCH_EVENTS_MAX)?;
     Ok(events.into_iter().map(|event| one(tenant, event, None, trace, &mut fresh)).collect())
 }
 
@@ -185,7 +184,7 @@ fn envelope<'a>(
     let subject = get("subject")?;
     Draft {
         tenant,
-        event_id: id("id", &required("id", get("id")?)?, door::event_id)?,
+        event_id: id("id", &required("id", get("id")?)?, event_id)?,
         source: id("source", &required("source", get("source")?)?, Source::parse)?,
         event_type: id("type", &required("type", get("type")?)?, EventType::parse)?,
         stream: subject.map(|text| id("subject", &text, StreamKey::parse)).transpose()?,
@@ -222,7 +221,7 @@ fn binary_data<'b>(content_type: Option<&str>, body: &'b [u8]) -> Result<Cow<'b,
     // Without a content type, data is JSON, as in structured mode.
     if matches!(media.as_str(), "" | "application/json" | "text/json") || media.ends_with("+json") {
         // Blanks around JSON are no part of it.
-        let text = door::utf8(body)?;
+        let text = utf8(body)?;
         return Ok(Cow::Borrowed(text.trim_matches([' ', '\t', '\r', '\n'])));
     }
     let is_text =

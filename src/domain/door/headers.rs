@@ -3,8 +3,8 @@
 //! A key that cannot be read is refused, because the caller relies on it. A trace that cannot be read is replaced by
 //! a new one, because tracing must never cost an event (W3C Trace Context, section 4.3).
 
-use super::DoorError;
 use crate::domain::event::TraceContext;
+use crate::domain::fields::DoorError;
 use crate::domain::ids::IdempotencyKey;
 
 const KEY: &str = "Idempotency-Key";

@@ -5,17 +5,16 @@
 //! the canonical form that is hashed. Empty strings and null count as absent, an unknown member is ignored, and a
 //! UUID is kept in lower case. What gets through a door fits every store.
 
-mod fields;
 mod headers;
 
-use super::canonical::{CanonicalError, Object, ObjectError, hash_canonical};
+use super::canonical::{Object, hash_canonical};
 use super::event::{Envelope, IdOrigin, TraceContext};
-use super::ids::{EventId, EventType, IdError, IdempotencyKey, Source, StreamKey, TenantId};
+use super::fields::{DoorError, Fields, hyphenated, utf8};
+use super::ids::{EventId, EventType, IdempotencyKey, Source, StreamKey, TenantId};
 use super::process::expiry;
 use super::report::{self, ReportKind};
 use super::time::Timestamp;
 
-pub(crate) use fields::{Fields, elements, in_element};
 pub use headers::{
     format_traceparent, idempotency_key, parse_traceparent, trace_id_hex, traceparent,
 };
@@ -29,50 +28,6 @@ pub const SCHEMA_VERSION_MAX: u32 = 1_000_000;
 /// Types with this prefix are about processes; a caller may send those of [`ReportKind`], and [`report::LOG_TYPE`],
 /// which is no event but a log row.
 pub const PROCESS_PREFIX: &str = "process.";
-
-/// Why a door takes no envelope, told apart by what the caller is answered.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum DoorError {
-    /// 400: this field must be mended. `body` and `payload` stand for the whole.
-    #[error("{field} {problem}")]
-    Invalid { field: &'static str, problem: String },
-    /// 403: the event says that it belongs to somebody else.
-    #[error("tenantId is not the tenant of the token")]
-    TenantMismatch,
-    /// 400: there are no fields to speak of.
-    #[error("the text is not JSON: {0}")]
-    NotJson(String),
-    /// 413: a batch that never fits.
-    #[error("the body holds more than {max} {what}")]
-    TooMany { what: &'static str, max: usize },
-}
-
-impl DoorError {
-    pub(crate) fn invalid(field: &'static str, problem: impl Into<String>) -> Self {
-        Self::Invalid { field, problem: problem.into() }
-    }
-
-    pub(crate) fn id(field: &'static str, error: IdError) -> Self {
-        Self::Invalid { field, problem: error.problem }
-    }
-
-    /// What is wrong with the object called `base`, which may hold the fields `known`.
-    pub(crate) fn object(error: ObjectError, known: &[&'static str], base: &'static str) -> Self {
-        let known = |name: &str| known.iter().copied().find(|field| *field == name);
-        let Some(problem) = error.problem else {
-            return Self::invalid(base, "is not a JSON object");
-        };
-        if let CanonicalError::NotJson { .. } = problem {
-            return Self::NotJson(problem.to_string());
-        }
-        if let (CanonicalError::DuplicateMember(name), None) = (&problem, &error.member)
-            && let Some(field) = known(name)
-        {
-            return Self::invalid(field, "is there twice");
-        }
-        Self::invalid(error.member.as_deref().and_then(known).unwrap_or(base), problem.to_string())
-    }
-}
 
 /// The members of the native envelope.
 const MEMBERS: [&str; 9] = [
@@ -139,26 +94,6 @@ pub fn ndjson_lines(body: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
         let last = line.iter().rposition(means_something)?;
         Some((number, &line[first..=last]))
     })
-}
-
-/// The id of an event as every door keeps it: a UUID with hyphens in lower case, any other text as it is.
-///
-/// # Errors
-/// [`IdError`] where `text` is not 1-100 visible ASCII characters.
-pub fn event_id(text: &str) -> Result<EventId, IdError> {
-    hyphenated(text).map_or_else(|| EventId::parse(text), |uuid| Ok(EventId::from_uuid(uuid)))
-}
-
-/// The UUID that `text` is, in the one form that RFC 9562 gives it.
-fn hyphenated(text: &str) -> Option<uuid::Uuid> {
-    const LEN: usize = uuid::fmt::Hyphenated::LENGTH;
-    if text.len() == LEN { uuid::Uuid::try_parse(text).ok() } else { None }
-}
-
-/// A body as text.
-pub(crate) fn utf8(body: &[u8]) -> Result<&str, DoorError> {
-    std::str::from_utf8(body)
-        .map_err(|error| DoorError::NotJson(format!("byte {} is not UTF-8", error.valid_up_to())))
 }
 
 /// What any door has read of an event: the last step to an envelope is the same for all.

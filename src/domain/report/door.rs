@@ -3,8 +3,8 @@
 
 use super::{MEMBERS, ReportKind, read};
 use crate::domain::canonical::{Object, canonical, hash_canonical};
-use crate::domain::door::{DoorError, utf8};
 use crate::domain::event::{Envelope, IdOrigin, TraceContext};
+use crate::domain::fields::{DoorError, utf8};
 use crate::domain::ids::{EventId, EventType, IdempotencyKey, ProcessId, Source, TenantId};
 
 /// The source of every event that came in as a report.

@@ -6,8 +6,8 @@
 
 use super::{MESSAGE_BYTES_MAX, STACK_TRACE_BYTES_MAX, cut};
 use crate::domain::canonical::{Object, compact};
-use crate::domain::door::{DoorError, Fields, elements, in_element, utf8};
 use crate::domain::event::Envelope;
+use crate::domain::fields::{DoorError, Fields, elements, in_element, utf8};
 use crate::domain::ids::{ProcessId, TenantId};
 use crate::domain::log_row::{Level, LogRow};
 use crate::domain::time::Timestamp;

@@ -9,7 +9,7 @@ mod log;
 use std::time::Duration;
 
 use super::canonical::{Object, compact};
-use super::door::{DoorError, Fields, event_id};
+use super::fields::{DoorError, Fields, event_id};
 use super::ids::{EventId, ProcessId};
 use super::time::Timestamp;
 

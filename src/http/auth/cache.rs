@@ -7,7 +7,8 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use ring::digest::{SHA256, digest};
 
-use super::keys::{LEEWAY_S, seconds};
+use super::keys::seconds;
+use super::principal::LEEWAY_S;
 use super::principal::Principal;
 
 /// So many tokens in all: more clients than that at once are rare, and the rest is only verified again.

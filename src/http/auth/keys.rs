@@ -12,10 +12,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::AuthError;
-use super::principal::Claims;
+use super::principal::{Claims, LEEWAY_S};
 
-/// Clocks of honest machines differ by no more.
-pub(super) const LEEWAY_S: f64 = 30.0;
 /// No provider has more keys in use; the rest of a longer set is not read.
 const KEYS_MAX: usize = 64;
 /// A shorter modulus is no protection any more.

@@ -11,12 +11,13 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::AuthError;
-use super::keys::LEEWAY_S;
 use crate::certificates::{PeerCertificate, Thumbprint};
 use crate::config::DefaultRole;
 use crate::domain::ids::TenantId;
 use crate::room::{Account, Accounts};
 
+/// Clocks of honest machines differ by no more.
+pub(super) const LEEWAY_S: f64 = 30.0;
 /// A longer subject is cut: it is a name for people, in decisions and logs.
 const SUBJECT_CHARS_MAX: usize = 200;
 /// What our roles begin with. Other roles of the token are none of our business.

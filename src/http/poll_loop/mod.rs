@@ -15,14 +15,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam::channel::TrySendError;
-use mio::{Events, Poll, Token};
+use mio::{Events, Poll, Token, Waker};
 use slab::Slab;
 
 use super::accept::{Acceptor, Ready, SpareDescriptor};
 use super::clerk::Clerk;
 use super::connection::{Closing, Connection, Moment, Outcome};
 use super::desk::{Desk, Office};
-use super::front::Seat;
 use super::gate::{Gate, Pass};
 use super::letterbox::{Letterbox, Post};
 use super::limits::{
@@ -44,6 +43,13 @@ const LISTENERS: usize = usize::MAX - 16;
 /// The token of a seat's listener number `index`.
 pub(super) fn listener_token(index: usize) -> Token {
     Token(LISTENERS + index)
+}
+
+/// What a loop is given to start with.
+pub(super) struct Seat {
+    pub(super) poll: Poll,
+    pub(super) acceptors: Vec<Acceptor>,
+    pub(super) waker: Arc<Waker>,
 }
 
 /// An accepted connection with its socket.

@@ -14,7 +14,7 @@ use super::folder::{Folder, Space};
 use super::log::{LogReader, probe, trim};
 use super::names::unreadable;
 use super::overlay::Overlay;
-use super::reader::state_of;
+use super::processes::state_of;
 use super::streams::unsigned;
 use super::tables::{self, KEPT};
 use super::wal::{WalGauge, checkpoint_nearly_all};

@@ -11,8 +11,16 @@ use rusqlite::{Connection, OptionalExtension, Statement, params};
 use super::streams::signed;
 use crate::domain::apply::ProcessChange;
 use crate::domain::history;
-use crate::domain::process::{Outcome, RunRow};
+use crate::domain::process::{Outcome, RunRow, State};
 use crate::domain::time::Timestamp;
+use crate::store::{Result, StoreError};
+
+/// Reads a state back as the domain wrote it.
+pub(super) fn state_of(bytes: &[u8]) -> Result<State> {
+    State::from_bytes(bytes).map_err(|error| StoreError::Corrupt {
+        what: format!("events.db holds a process state that cannot be read: {error}"),
+    })
+}
 
 /// What a row held that decides how it is written.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -17,6 +17,7 @@ use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
 use super::connection::classify;
 use super::folder::Folder;
+use super::idempotency;
 use super::log::{LogReader, salvage};
 use super::names::{Names, StreamNumbers};
 use super::overlay::{Overlay, Taken};
@@ -24,7 +25,6 @@ use super::processes::{self, Kinds};
 use super::streams::{Touched, signed};
 use super::tables::{Numbers, Tables};
 use super::wal::WalGauge;
-use super::{idempotency, reader};
 use crate::component::Stop;
 use crate::domain::apply::{self, Change, Item};
 use crate::domain::dead_letter::DeadLetter;
@@ -311,7 +311,7 @@ impl ListenerSession for Session {
                 .query_row([stream], |row| row.get::<_, Vec<u8>>(0))
                 .optional()
                 .map_err(fail)?
-                .map(|bytes| reader::state_of(&bytes))
+                .map(|bytes| processes::state_of(&bytes))
                 .transpose()?;
             states.push(state);
         }

@@ -9,9 +9,10 @@
 use sentinel::domain::canonical::{canonical, hash};
 use sentinel::domain::cloudevents::{binary, structured};
 use sentinel::domain::door::{
-    DoorError, format_traceparent, idempotency_key, parse_traceparent, trace_id_hex,
+    format_traceparent, idempotency_key, parse_traceparent, trace_id_hex,
 };
 use sentinel::domain::event::Envelope;
+use sentinel::domain::fields::DoorError;
 use sentinel::domain::ids::{IdempotencyKey, TenantId};
 use serde_json::json;
 

@@ -7,8 +7,9 @@
 
 use sentinel::domain::canonical::{canonical, hash};
 use sentinel::domain::cloudevents;
-use sentinel::domain::door::{DoorError, native, ndjson_lines};
+use sentinel::domain::door::{native, ndjson_lines};
 use sentinel::domain::event::{Envelope, TraceContext};
+use sentinel::domain::fields::DoorError;
 use sentinel::domain::ids::{ProcessId, TenantId};
 use sentinel::domain::log_row::LogRow;
 use sentinel::domain::report::{

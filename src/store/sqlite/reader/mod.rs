@@ -27,11 +27,11 @@ use super::tables::{self, Span};
 use super::{logs, projection};
 use crate::domain::dead_letter::DeadLetter;
 use crate::domain::ids::{EventId, ProcessId, StreamKey, TenantId};
-use crate::domain::process::{Policy, RunRow, State};
+use crate::domain::process::{Policy, RunRow};
 use crate::domain::time::Timestamp;
 use crate::store::{
     self, DeadLetterFilter, EventFilter, LogFilter, Page, Paged, ProcessFilter, ProcessView,
-    Received, Result, Stamp, StoreError, StoredEvent, StoredLog, StreamState,
+    Received, Result, Stamp, StoredEvent, StoredLog, StreamState,
 };
 
 /// The read session.
@@ -52,13 +52,6 @@ struct Turn {
     commits: u64,
     /// The event tables of this snapshot, read when first asked for.
     spans: Option<Arc<[Span]>>,
-}
-
-/// Reads a state back as the domain wrote it.
-pub(super) fn state_of(bytes: &[u8]) -> Result<State> {
-    State::from_bytes(bytes).map_err(|error| StoreError::Corrupt {
-        what: format!("events.db holds a process state that cannot be read: {error}"),
-    })
 }
 
 impl Reader {

@@ -10,10 +10,10 @@ use rusqlite::{OptionalExtension, Row, params};
 
 use super::super::connection::classify;
 use super::super::names::unreadable;
-use super::super::processes::version;
+use super::super::processes::{state_of, version};
 use super::super::streams::unsigned;
+use super::Reader;
 use super::cursor::{self, ROWS_LOOKED_AT_MAX};
-use super::{Reader, state_of};
 use crate::domain::event::Accepted;
 use crate::domain::ids::{EventId, ProcessId, TenantId};
 use crate::domain::process::{Outcome, RunRow, State, Status, mark};

@@ -9,10 +9,53 @@ use std::ops::RangeInclusive;
 use serde::de::{Deserializer, Error as _, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::DoorError;
-use crate::domain::canonical::Object;
-use crate::domain::ids::IdError;
-use crate::domain::time::Timestamp;
+use super::canonical::{CanonicalError, Object, ObjectError};
+use super::ids::{EventId, IdError};
+use super::time::Timestamp;
+
+/// Why a door takes no envelope, told apart by what the caller is answered.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DoorError {
+    /// 400: this field must be mended. `body` and `payload` stand for the whole.
+    #[error("{field} {problem}")]
+    Invalid { field: &'static str, problem: String },
+    /// 403: the event says that it belongs to somebody else.
+    #[error("tenantId is not the tenant of the token")]
+    TenantMismatch,
+    /// 400: there are no fields to speak of.
+    #[error("the text is not JSON: {0}")]
+    NotJson(String),
+    /// 413: a batch that never fits.
+    #[error("the body holds more than {max} {what}")]
+    TooMany { what: &'static str, max: usize },
+}
+
+impl DoorError {
+    pub(crate) fn invalid(field: &'static str, problem: impl Into<String>) -> Self {
+        Self::Invalid { field, problem: problem.into() }
+    }
+
+    pub(crate) fn id(field: &'static str, error: IdError) -> Self {
+        Self::Invalid { field, problem: error.problem }
+    }
+
+    /// What is wrong with the object called `base`, which may hold the fields `known`.
+    pub(crate) fn object(error: ObjectError, known: &[&'static str], base: &'static str) -> Self {
+        let known = |name: &str| known.iter().copied().find(|field| *field == name);
+        let Some(problem) = error.problem else {
+            return Self::invalid(base, "is not a JSON object");
+        };
+        if let CanonicalError::NotJson { .. } = problem {
+            return Self::NotJson(problem.to_string());
+        }
+        if let (CanonicalError::DuplicateMember(name), None) = (&problem, &error.member)
+            && let Some(field) = known(name)
+        {
+            return Self::invalid(field, "is there twice");
+        }
+        Self::invalid(error.member.as_deref().and_then(known).unwrap_or(base), problem.to_string())
+    }
+}
 
 /// The fields of one object, which may be an element of an array.
 #[derive(Clone, Copy)]
@@ -194,5 +237,55 @@ impl<'t> Visitor<'t> for &mut Collector<'t> {
             self.elements.push(element.get());
         }
         Ok(())
+    }
+}
+
+/// The id of an event as every door keeps it: a UUID with hyphens in lower case, any other text as it is.
+///
+/// # Errors
+/// [`IdError`] where `text` is not 1-100 visible ASCII characters.
+pub fn event_id(text: &str) -> Result<EventId, IdError> {
+    hyphenated(text).map_or_else(|| EventId::parse(text), |uuid| Ok(EventId::from_uuid(uuid)))
+}
+
+/// The UUID that `text` is, in the one form that RFC 9562 gives it.
+pub(crate) fn hyphenated(text: &str) -> Option<uuid::Uuid> {
+    const LEN: usize = uuid::fmt::Hyphenated::LENGTH;
+    if text.len() == LEN { uuid::Uuid::try_parse(text).ok() } else { None }
+}
+
+/// A body as text.
+pub(crate) fn utf8(body: &[u8]) -> Result<&str, DoorError> {
+    std::str::from_utf8(body)
+        .map_err(|error| DoorError::NotJson(format!("byte {} is not UTF-8", error.valid_up_to())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_that_is_a_uuid_is_kept_in_lower_case_and_any_other_as_it_is() {
+        const ID: &str = "b2c6f1a9-2c2a-4d2d-9b7b-0b5f2a0a67d1";
+        assert_eq!(event_id(&ID.to_uppercase()).unwrap().as_str(), ID);
+        assert_eq!(event_id("Order/7").unwrap().as_str(), "Order/7");
+        event_id("").unwrap_err();
+    }
+
+    #[test]
+    fn an_array_splits_without_one_element_spoiling_another() {
+        assert_eq!(
+            elements(" [ {\"a\":1,\"a\":1} , 2,[]]", "x", 3).unwrap(),
+            ["{\"a\":1,\"a\":1}", "2", "[]"]
+        );
+        assert_eq!(elements("[]", "x", 3).unwrap(), Vec::<&str>::new());
+        assert_eq!(
+            elements("[1,2,3,4", "x", 3).unwrap_err(),
+            DoorError::TooMany { what: "x", max: 3 }
+        );
+        assert_eq!(elements("{}", "x", 3).unwrap_err().to_string(), "body is not a JSON array");
+        for bad in ["", "[", "[1", "[1,]", "[1]x"] {
+            assert!(matches!(elements(bad, "x", 3), Err(DoorError::NotJson(_))), "{bad}");
+        }
     }
 }
