@@ -16,8 +16,9 @@ use crate::store::Result;
 const MODULE: &str = "process-sentinel";
 /// Statements kept open for each session: more than any role uses, so none is parsed twice.
 const STATEMENTS_MAX: u32 = 60;
-/// The longest that one call may take. It must be longer than a dequeue waits, else an empty queue looks like a fault.
-pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// The longest that one call may take. It must be longer than a dequeue waits, else an empty queue looks like a fault;
+/// and it is shorter than a stop may take by default, so that a database which answers no more does not outlast it.
+pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(20);
 /// The longest that a dequeue waits: short, because nothing reliable can wake it for a stop.
 pub(super) const DEQUEUE_WAIT_MAX: Duration = Duration::from_secs(2);
 

@@ -24,8 +24,8 @@ use crate::store::{Fresh, Result, TailSession};
 
 /// How far before the last look a look begins: longer than a batch takes from its moment to its commit.
 const OVERLAP: Duration = Duration::from_secs(2);
-/// How far a far look goes back: as long as any call may take.
-const FAR: Duration = super::database::CALL_TIMEOUT;
+/// How far a far look goes back: longer than any call may take, and the rest of its transaction.
+const FAR: Duration = Duration::from_secs(super::database::CALL_TIMEOUT.as_secs() * 3 / 2);
 /// Between two far looks.
 const FAR_PAUSE: Duration = Duration::from_secs(5);
 /// Rows of one look. Where there are more, nobody looks at them one by one.

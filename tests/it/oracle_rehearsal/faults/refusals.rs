@@ -65,7 +65,7 @@ fn a_missing_partition_holds_up_log_rows_and_nothing_else() {
 }
 
 /// The longest that one call of the service may take.
-const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+const CALL_TIMEOUT: Duration = Duration::from_secs(20);
 
 #[test]
 fn a_call_that_hangs_holds_up_its_own_thread_only_and_is_given_up_in_time() {
