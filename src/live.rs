@@ -18,6 +18,7 @@ use crate::domain::log_row::LogRow;
 use crate::domain::process::State;
 use crate::domain::time::Timestamp;
 use crate::mailbox::{Address, Mailbox, wake_all};
+use crate::room::Room;
 use crate::store::{Claim, ListenerSession, LogSession, Message, Result};
 
 /// What there can be news of. It names its tenant, so nobody hears of another's (law 7).
@@ -72,6 +73,8 @@ pub struct Subscription {
     hub: Arc<Hub>,
     subject: Subject,
     slot: Arc<Slot>,
+    /// The room it takes up. None: the subscriber bounds itself.
+    _room: Option<Room>,
 }
 
 impl Hub {
@@ -85,7 +88,7 @@ impl Hub {
         }
         // With the fence in `is_empty`: either the reader that follows sees a commit, or its announcer sees us.
         fence(Ordering::SeqCst);
-        Subscription { hub: Arc::clone(self), subject, slot }
+        Subscription { hub: Arc::clone(self), subject, slot, _room: None }
     }
 
     /// How many wait.
@@ -161,6 +164,13 @@ impl Hub {
 }
 
 impl Subscription {
+    /// The same subscription, which takes up `room`.
+    #[must_use]
+    pub fn holding(mut self, room: Room) -> Self {
+        self._room = Some(room);
+        self
+    }
+
     /// What has been announced since the last time this was asked. To be asked before reading, never after.
     pub fn take(&self) -> Option<News> {
         self.slot.0.lock().news.take()

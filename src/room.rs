@@ -33,12 +33,14 @@ pub enum Pool {
     LogRows,
     /// What both of them hold, in bytes.
     Payloads,
+    /// Answers that wait for news, once or as long as somebody follows.
+    Waits,
 }
 
 impl Pool {
     /// Every pool, in the order of its number.
-    pub const ALL: [Self; 5] =
-        [Self::Bodies, Self::SmallBodies, Self::Events, Self::LogRows, Self::Payloads];
+    pub const ALL: [Self; 6] =
+        [Self::Bodies, Self::SmallBodies, Self::Events, Self::LogRows, Self::Payloads, Self::Waits];
 
     fn as_str(self) -> &'static str {
         match self {
@@ -47,6 +49,7 @@ impl Pool {
             Self::Events => "places for events that wait to be written",
             Self::LogRows => "places for log rows that wait to be written",
             Self::Payloads => "bytes for what waits to be written",
+            Self::Waits => "places for waits and followers",
         }
     }
 }

@@ -145,6 +145,8 @@ impl Service {
             log_rooms: Rooms::new(queue_capacity),
             payload_rooms: Rooms::new(config.inflight_bytes_max),
             live: Arc::new(Hub::default()),
+            // A single one has a share, too.
+            wait_rooms: Rooms::new(config.connections_max.max(2)),
             metrics: Arc::clone(&metrics),
             tracer,
             body_bytes_max: config.body_bytes_max,

@@ -178,6 +178,7 @@ impl Desk {
         metrics.held_back("event", self.shared.event_rooms.held_back());
         metrics.held_back("log", self.shared.log_rooms.held_back());
         metrics.held_back("payload", self.shared.payload_rooms.held_back());
+        metrics.held_back("wait", self.shared.wait_rooms.held_back());
         metrics.front(front.connections(), front.turned_away(), front.accept_errors());
         for fault in Fault::ALL {
             metrics.handshakes_failed(fault.as_str(), front.handshake_errors().of(fault));

@@ -80,6 +80,8 @@ pub struct Shared {
     pub payload_rooms: Arc<Rooms>,
     /// Tells streams that there is more to read.
     pub live: Arc<Hub>,
+    /// Bounds how many wait for that.
+    pub wait_rooms: Arc<Rooms>,
     pub metrics: Arc<Metrics>,
     /// None: nothing is traced.
     pub tracer: Option<Tracer>,

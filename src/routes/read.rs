@@ -19,6 +19,7 @@ use crate::domain::log_row::Level;
 use crate::domain::process::Status;
 use crate::http::Reply;
 use crate::live::{Subject, Subscription};
+use crate::room::Pool;
 use crate::store::{
     Cursor, DeadLetterFilter, EventFilter, LogFilter, Page, Paged, ProcessFilter, StoreError,
 };
@@ -174,16 +175,33 @@ impl Desk {
         let stream = StreamKey::parse(name).map_err(|_| not_found())?;
         // Before the first look, so that nothing comes between the two.
         let subject = Subject::Events(tenant.clone(), stream.clone());
-        let news = Arc::new(self.shared.live.subscribe(subject));
+        let news = self.subscribe(exchange, subject);
         if shows(&mut *self.reader, &tenant, &stream, seen)
             .map_err(|error| store_problem(&error))?
         {
             return Ok(None);
         }
+        let news = news?;
         let found = self.read_status(&tenant, &process).map_err(|error| store_problem(&error))?;
         let known = found.map(|view| status_body(&view, self.shared.store.now()));
         let wanted = Wanted::Status { process, seen, known };
         Ok(Some(exchange.wait(tenant, stream, wanted, Instant::now() + wait, news)))
+    }
+
+    /// A place among those who wait for news of `subject`, as a part of the asker's share.
+    fn subscribe(
+        &self,
+        exchange: &Exchange<'_, '_>,
+        subject: Subject,
+    ) -> Result<Arc<Subscription>, Problem> {
+        let room = self.shared.wait_rooms.take_for(1, exchange.account()?, Pool::Waits);
+        let room = room.map_err(|_| {
+            Problem::new(
+                Kind::Unavailable,
+                "your tenant has as many waits and followers open as are left to others: end some, or ask without waiting",
+            )
+        })?;
+        Ok(Arc::new(self.shared.live.subscribe(subject).holding(room)))
     }
 
     pub(super) fn processes<'a>(&mut self, exchange: &Exchange<'_, 'a>) -> Outcome<'a> {
@@ -283,7 +301,7 @@ impl Desk {
         let tenant = exchange.tenant()?;
         // First of all, so that what comes in after the first read is announced.
         let subject = Subject::Logs(tenant.clone(), process.clone());
-        let news = Arc::new(self.shared.live.subscribe(subject));
+        let news = self.subscribe(exchange, subject)?;
         let newest = self.reader.newest_log_id().map_err(|error| store_problem(&error))?;
         let place = match exchange.request.head.headers.get("last-event-id") {
             Some(id) if !id.is_empty() => Place::parse(id, newest)?,
@@ -369,7 +387,7 @@ impl Desk {
         let tenant = exchange.tenant()?;
         let news = wait.map(|wait| {
             let subject = Subject::Events(tenant.clone(), key.clone());
-            (Instant::now() + wait, Arc::new(self.shared.live.subscribe(subject)))
+            (Instant::now() + wait, self.subscribe(exchange, subject))
         });
         let found = self
             .ask(StoreCall::StreamEvents)
@@ -380,7 +398,7 @@ impl Desk {
             && events.is_empty()
         {
             let wanted = Wanted::Events { after, limit };
-            return Ok(exchange.wait(tenant.clone(), key, wanted, until, news));
+            return Ok(exchange.wait(tenant.clone(), key, wanted, until, news?));
         }
         Ok(Handled::Reply(exchange.json(200, |json| write_events(json, &events, after))))
     }

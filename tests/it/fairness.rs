@@ -5,6 +5,7 @@ use std::net::TcpStream;
 
 use serde_json::json;
 
+use crate::follow::{Follower, info, say};
 use crate::harness::{Client, InChild, PATIENCE, envelope, eventually, token};
 use crate::pressure::{BODY_BYTES, Half, in_flight, large_batch};
 
@@ -150,6 +151,49 @@ fn events_of_one_tenant_that_wait_to_be_applied_leave_room_for_those_of_others()
     eventually("the log says who it is", || service.log().contains(line).then_some(()));
     holder.execute_batch("ROLLBACK").unwrap();
     eventually("there is room again", || (batch(rounds).status == 202).then_some(()));
+    assert_eq!(service.terminate(), 0);
+}
+
+#[test]
+fn waits_and_followers_of_one_tenant_leave_connections_for_those_of_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = InChild::start(folder.path(), &[("SENTINEL_MAX_CONNECTIONS", "16")]);
+    let of = |tenant: &str| token(folder.path(), tenant, &["sentinel:read", "sentinel:write"]);
+    let (greedy, other) = (of("greedy"), of("other"));
+    let (mut rude, mut client) =
+        (Client::new(service.api, &greedy), Client::new(service.api, &other));
+    for client in [&mut rude, &mut client] {
+        client.event("k1", &envelope(1, "s", json!({}))).expect(202);
+        say(client, "p", info("a line"));
+    }
+    eventually("it is applied", || {
+        (rude.get("/v1/streams/s/events?after=0").json()["after"] == 1).then_some(())
+    });
+    let follow = |token: &str| {
+        Follower::open(service.api, token, "/logs/p", "Accept: text/event-stream\r\n")
+    };
+    let wait = "/v1/streams/s/events?after=1&wait=60s";
+    let mut held: Vec<Follower> = (0..7).map(|_| follow(&of("greedy"))).collect();
+    let waiting = Follower::open_unread(service.api, &greedy, wait, "");
+    let refused = eventually("they are as many as are left to others", || {
+        let response = rude.get("/v1/streams/s/events?after=1&wait=1s");
+        (response.status != 200).then_some(response)
+    })
+    .expect(503);
+    assert!(refused.header("retry-after").is_some());
+    assert!(refused.text().contains("your tenant"), "{}", refused.text());
+    assert!(held_back(&mut client, "wait") > 0);
+    // What needs no wait has its answer, whatever it says of one.
+    rude.get("/v1/streams/s/events?after=0&wait=60s").expect(200);
+    let mut others = follow(&other);
+    assert!(others.event().is_some());
+    say(&mut client, "p", info("another"));
+    assert!(others.event().is_some(), "it hears what comes");
+    drop(held.pop());
+    eventually("there is a place again", || {
+        (rude.get("/v1/streams/s/events?after=1&wait=1ms").status == 200).then_some(())
+    });
+    drop((held, waiting, others));
     assert_eq!(service.terminate(), 0);
 }
 
