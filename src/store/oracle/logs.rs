@@ -195,14 +195,14 @@ pub(super) fn newest_id(connection: &Connection, now: Timestamp) -> oracle::Resu
     let of = |row: &Row| bind::optional_integer(row, "log_id");
     let ask = text(statement!("newest_log"), &["since"]);
     for within in NEWEST_WITHIN {
-        let recent = [Bind::time(settled), Bind::time(now.minus(within))];
+        let recent = [Bind::time(settled), Bind::time(settled), Bind::time(now.minus(within))];
         let found = bind::query(connection, &ask, &recent, 1, of)?;
         if let Some(id) = found.into_iter().next().flatten() {
             return Ok(id);
         }
     }
     let ask = text(statement!("newest_log"), &[]);
-    let found = bind::query(connection, &ask, &[Bind::time(settled)], 1, of)?;
+    let found = bind::query(connection, &ask, &[Bind::time(settled), Bind::time(settled)], 1, of)?;
     Ok(found.into_iter().next().flatten().unwrap_or(0))
 }
 

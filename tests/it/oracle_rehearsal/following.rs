@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::{Site, end};
 use crate::follow::{Follower, SSE, info, say, say_much};
-use crate::harness::{Dice, InChild, envelope, full};
+use crate::harness::{Dice, InChild, envelope, eventually, full};
 
 /// Longer than any news takes, shorter than a wait: who is not told of news comes too late.
 const SOON: Duration = Duration::from_secs(15);
@@ -89,6 +89,35 @@ fn rows_of_any_instance_come_as_they_commit_and_a_cut_stream_goes_on_at_the_othe
             say(&mut clients[turn % 2], "p", info(next.next().unwrap()));
         }
     }
+    instances.into_iter().for_each(end);
+}
+
+#[test]
+fn a_line_that_has_its_number_before_one_with_an_earlier_moment_is_not_passed_over() {
+    let Some(site) = Site::start() else { return };
+    let instances = [site.instance(&[]), site.instance(&[])];
+    let token = site.issuer.token(json!({"tenant_id": "demo"}));
+    let [mut slow, mut quick] = [0, 1].map(|door: usize| site.client(&instances[door], "demo"));
+    say(&mut quick, "p", info("first"));
+    let mut follower = Follower::open(instances[1].api, &token, "/logs/p", SSE);
+    let mut message = || follower.event().expect("the stream goes on").1["message"].clone();
+    assert_eq!(message(), "first");
+    // It takes its moment, and then its time: many looks lie between the two moments.
+    let held =
+        site.standin.inject("on=OCIStmtExecute module=/logs text=insert times=1 do=delay:1500");
+    thread::scope(|scope| {
+        scope.spawn(|| say(&mut slow, "p", info("slow")));
+        eventually("it has its moment", || (site.standin.hits(&held) > 0).then_some(()));
+        thread::sleep(Duration::from_millis(750));
+        // For each instance it is the first such call.
+        site.standin.mend(&held);
+        say(&mut quick, "p", info("quick"));
+    });
+    assert_eq!(
+        [message(), message()],
+        ["quick", "slow"],
+        "each comes, in the order of their numbers"
+    );
     instances.into_iter().for_each(end);
 }
 
