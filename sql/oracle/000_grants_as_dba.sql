@@ -61,6 +61,14 @@ GRANT SELECT ON sys.v_$option TO &sentinel_owner.
 GRANT SELECT ON sys.v_$session TO &sentinel_owner.
 /
 
+-- How long log rows take to be committed: sentinel_svc.open_writes tells the age of the oldest open transaction of the
+-- service, on any node, and nothing else of it.
+GRANT SELECT ON sys.gv_$transaction TO &sentinel_owner.
+/
+
+GRANT SELECT ON sys.gv_$session TO &sentinel_owner.
+/
+
 GRANT CREATE SESSION TO &sentinel_service.
 /
 

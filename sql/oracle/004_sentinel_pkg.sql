@@ -230,6 +230,11 @@ CREATE OR REPLACE PACKAGE sentinel_svc AUTHID DEFINER AS
   -- SESSION, SELECT, TRANSACTION, AUTO). Without the owner's right on V_$SESSION it raises ORA-00942.
   PROCEDURE session_kind(p_cur OUT SYS_REFCURSOR);
 
+  -- For how long the oldest open transaction of those sessions of the service lasts that write log rows: a follower is
+  -- shown nothing that came in after it began. One row, column: age_s, in whole seconds, 0 where none is open. Without
+  -- the owner's right on GV_$TRANSACTION and GV_$SESSION it raises ORA-00942.
+  PROCEDURE open_writes(p_cur OUT SYS_REFCURSOR);
+
   -- Drops the partitions of EVENTS or PROCESS_LOGS that hold nothing newer than p_before. DDL: it commits.
   PROCEDURE drop_partitions(p_table_name IN VARCHAR2, p_before IN TIMESTAMP, p_dropped OUT PLS_INTEGER);
 END sentinel_svc;
@@ -1405,6 +1410,15 @@ CREATE OR REPLACE PACKAGE BODY sentinel_svc AS
     OPEN p_cur FOR q'[SELECT server, failover_type
       FROM sys.v_$session WHERE sid = TO_NUMBER(SYS_CONTEXT('USERENV', 'SID'))]';
   END session_kind;
+
+  PROCEDURE open_writes(p_cur OUT SYS_REFCURSOR) IS
+  BEGIN
+    -- As text, see above. Both dates are cut to the second, so the age may be less than the true one by as much.
+    OPEN p_cur FOR q'[SELECT NVL(MAX(CEIL((SYSDATE - t.start_date) * 86400) + 1), 0) AS age_s
+      FROM sys.gv_$transaction t
+      JOIN sys.gv_$session s ON s.inst_id = t.inst_id AND s.saddr = t.ses_addr
+     WHERE s.module = 'process-sentinel' AND (s.action LIKE 'logs%' OR s.action LIKE 'listener%')]';
+  END open_writes;
 
   PROCEDURE drop_partitions(p_table_name IN VARCHAR2, p_before IN TIMESTAMP, p_dropped OUT PLS_INTEGER) IS
     l_end TIMESTAMP(6);

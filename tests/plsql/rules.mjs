@@ -14,7 +14,8 @@ const NEVER = [
   [/\bCREATE\s+OR\s+REPLACE\s+TYPE\b/i, 'a type that a queue table uses cannot be replaced (ORA-02303)'],
   [/\b(COMPRESS\s+HIGH|DISABLE\s+STORAGE\s+IN\s+ROW|PCTUSED|CLM_DATA)\b/i, 'storage that needs a licence, does harm or may not exist'],
   [/\bDBMS_AQADM\s*\.\s*GRANT_QUEUE_PRIVILEGE\b/i, 'nobody gets rights on the queue itself: sentinel_pkg and sentinel_svc hold them'],
-  [/\b(SYSDATE|CURRENT_TIMESTAMP|LOCALTIMESTAMP|CURRENT_DATE)\b/i, 'times are UTC: SYS_EXTRACT_UTC(SYSTIMESTAMP)'],
+  // How old a transaction is can only be said by the clock and the zone that V$TRANSACTION goes by.
+  [/\b(SYSDATE(?!\s*-\s*\w+\.start_date\b)|CURRENT_TIMESTAMP|LOCALTIMESTAMP|CURRENT_DATE)\b/i, 'times are UTC: SYS_EXTRACT_UTC(SYSTIMESTAMP)'],
   [/(?<!SYS_EXTRACT_UTC\(\s*)\bSYSTIMESTAMP\b/i, 'times are UTC: SYS_EXTRACT_UTC(SYSTIMESTAMP)'],
   [/(?<!RAWTOHEX\(\s*)\bSYS_GUID\b/i, 'SYS_GUID() is RAW: RAWTOHEX(SYS_GUID())'],
   [/\bNVARCHAR2\b/i, 'an NVARCHAR2 beside a VARCHAR2 column disables its indexes'],

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
+use super::settled::Settled;
 use crate::domain::time::Timestamp;
 use crate::store::WriteState;
 
@@ -38,6 +39,7 @@ pub(super) struct Health {
     queue: Mutex<Option<QueueState>>,
     /// When a listener last came back from the queue.
     dequeued_at: Mutex<Option<Instant>>,
+    settled: Settled,
 }
 
 impl Health {
@@ -49,6 +51,7 @@ impl Health {
             refused: Mutex::new(None),
             queue: Mutex::new(None),
             dequeued_at: Mutex::new(None),
+            settled: Settled::default(),
         }
     }
 
@@ -71,6 +74,11 @@ impl Health {
         }
         let ours = before.micros().midpoint(after.micros());
         self.offset_us.store(theirs.micros().saturating_sub(ours), Ordering::Relaxed);
+    }
+
+    /// Up to when everything that came in is committed.
+    pub(super) fn settled(&self) -> &Settled {
+        &self.settled
     }
 
     /// Our own clock.

@@ -183,15 +183,15 @@ fn bind_levels(
     binds.len() - before
 }
 
-/// A line may become visible after one with a higher number, when its transaction ends later. What came in so long ago
-/// is committed or never will be, so followers go by that: they are behind by as much.
-pub(super) const SETTLED_AFTER: Duration = Duration::from_secs(3);
 /// The newest line is looked for in so much of the newest, one after the other, and then in all.
 const NEWEST_WITHIN: [Duration; 2] = [Duration::from_secs(60), Duration::from_secs(2 * 24 * 3600)];
 
-/// The highest number of a line before which everything is committed.
-pub(super) fn newest_id(connection: &Connection, now: Timestamp) -> oracle::Result<i64> {
-    let settled = now.minus(SETTLED_AFTER);
+/// The highest number of a line before which everything is committed, where that is so of what came in until `settled`.
+pub(super) fn newest_id(
+    connection: &Connection,
+    settled: Timestamp,
+    now: Timestamp,
+) -> oracle::Result<i64> {
     let of = |row: &Row| bind::optional_integer(row, "log_id");
     let ask = text(statement!("newest_log"), &["since"]);
     for within in NEWEST_WITHIN {
@@ -213,18 +213,18 @@ pub(super) fn new(
     process: &ProcessId,
     filter: &LogFilter,
     limit: usize,
-    now: Timestamp,
+    (settled, now): (Timestamp, Timestamp),
 ) -> oracle::Result<Received> {
     let limit = limit.clamp(1, PAGE_ROWS_MAX);
     let above = filter.log_id_above.unwrap_or(0);
     // Before the rows are asked for: what is committed in between has a higher number or is in the answer.
-    let newest = newest_id(connection, now)?;
+    let newest = newest_id(connection, settled, now)?;
     let newest = filter.log_id_max.map_or(newest, |max| newest.min(max)).max(above);
     let mut binds = vec![
         Bind::text(tenant.as_str(), 50),
         Bind::text(process.as_str(), 100),
         Bind::Integer(Some(above)),
-        Bind::time(now.minus(SETTLED_AFTER)),
+        Bind::time(settled),
         Bind::Integer(Some(newest)),
     ];
     let mut wanted = vec!["max"];

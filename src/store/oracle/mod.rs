@@ -33,6 +33,7 @@ mod projection;
 mod reader;
 pub mod script;
 mod session;
+mod settled;
 mod sql;
 mod state;
 mod tail;

@@ -4,7 +4,7 @@
 //! A transaction becomes visible some time after the moments that stand in its rows. So each look goes back a little
 //! further than the one before it came, and events that were told already are known by their numbers. Now and then a
 //! look goes back far, for a transaction that took long. Lines are shown to followers only when everything before them
-//! is committed ([`logs::SETTLED_AFTER`]), so each look takes those that have become so since the last one.
+//! is committed ([`super::settled`]), so each look takes those that have become so since the last one.
 //!
 //! What must stay true: nothing that a follower could be shown goes untold for longer than [`FAR_PAUSE`]. Told twice
 //! costs a question; so wherever this module cannot know, it says that there may be news of anything.
@@ -15,8 +15,8 @@ use std::time::Duration;
 
 use super::bind::{self, Bind};
 use super::health::Health;
-use super::logs;
 use super::session::Session;
+use super::settled;
 use super::sql::{statement, text};
 use crate::domain::ids::{ProcessId, StreamKey, TenantId};
 use crate::domain::time::Timestamp;
@@ -53,15 +53,15 @@ struct Span {
 
 impl Place {
     fn begin(now: Timestamp) -> Self {
-        let lines_until = now.minus(logs::SETTLED_AFTER);
+        let lines_until = now.minus(settled::MARGIN);
         Self { looked_at: now, lines_until, looked_far_at: now }
     }
 
-    /// What a look at `now` has to cover. A clock that was set back makes it longer, never shorter.
-    fn span(&self, now: Timestamp) -> Span {
+    /// What a look at `now` has to cover, where everything that came in until `settled` is committed. A clock that was
+    /// set back makes it longer, never shorter.
+    fn span(&self, now: Timestamp, settled: Timestamp) -> Span {
         let is_far = now < self.looked_at || now.since(self.looked_far_at) >= FAR_PAUSE;
         let last = self.looked_at.min(now);
-        let settled = now.minus(logs::SETTLED_AFTER);
         let lines_after = self.lines_until.min(settled);
         Span {
             since: last.minus(if is_far { FAR } else { OVERLAP }),
@@ -140,17 +140,18 @@ impl TailSession for Tail {
             self.place = Some(Place::begin(now));
             return Ok(Fresh::Anything);
         };
-        let span = place.span(now);
-        let binds = [
-            Bind::time(span.since),
-            Bind::time(span.since),
-            Bind::time(span.lines_after),
-            Bind::time(span.lines_until),
-            Bind::size(ROWS_MAX),
-        ];
+        let settled = self.health.settled();
         let ask = text(statement!("tail"), &[]);
-        let found = self.session.ask("tail", |connection| {
-            bind::query(connection, &ask, &binds, ROWS_MAX, |row| {
+        let (span, found) = self.session.ask("tail", |connection| {
+            let span = place.span(now, settled.until(connection, now)?);
+            let binds = [
+                Bind::time(span.since),
+                Bind::time(span.since),
+                Bind::time(span.lines_after),
+                Bind::time(span.lines_until),
+                Bind::size(ROWS_MAX),
+            ];
+            let found = bind::query(connection, &ask, &binds, ROWS_MAX, |row| {
                 Ok(Found {
                     kind: bind::text(row, "kind")?.bytes().next().unwrap_or_default(),
                     tenant: bind::text(row, "tenant_id")?,
@@ -158,7 +159,8 @@ impl TailSession for Tail {
                     id: bind::integer(row, "id")?,
                     at: bind::time(row, "at_utc")?,
                 })
-            })
+            })?;
+            Ok((span, found))
         })?;
         let fresh = self.untold(found, now);
         self.place = Some(place.moved(now, span));
@@ -179,14 +181,29 @@ mod tests {
         Timestamp::from_micros(1_000_000_000_000 + millis * 1000)
     }
 
+    /// Where no transaction is open.
+    fn settled(now: Timestamp) -> Timestamp {
+        now.minus(settled::MARGIN)
+    }
+
+    #[test]
+    fn a_transaction_that_is_open_holds_the_lines_back_until_it_ends() {
+        let place = Place::begin(at(0));
+        let held = place.span(at(250), at(-5_000));
+        assert_eq!((held.lines_after, held.lines_until), (at(-5_000), at(-5_000)));
+        let place = place.moved(at(250), held);
+        let free = place.span(at(500), settled(at(500)));
+        assert_eq!((free.lines_after, free.lines_until), (at(-5_000), at(-2_500)));
+    }
+
     #[test]
     fn spans_of_events_overlap_and_those_of_lines_touch() {
         let mut place = Place::begin(at(0));
-        let mut lines = at(0).minus(logs::SETTLED_AFTER);
+        let mut lines = settled(at(0));
         for turn in 1..60 {
             let now = at(turn * 250);
-            let span = place.span(now);
-            assert_eq!(span.lines_until, now.minus(logs::SETTLED_AFTER));
+            let span = place.span(now, settled(now));
+            assert_eq!(span.lines_until, settled(now));
             if span.is_far {
                 assert_eq!(turn % 20, 0, "each fifth second");
                 assert_eq!(span.since, at((turn - 1) * 250).minus(FAR));
@@ -203,12 +220,12 @@ mod tests {
     #[test]
     fn a_clock_that_was_set_back_and_a_long_pause_leave_nothing_out() {
         let place = Place::begin(at(0));
-        let back = place.span(at(-60_000));
+        let back = place.span(at(-60_000), settled(at(-60_000)));
         assert!(back.is_far && back.since == at(-60_000).minus(FAR));
         assert!(back.lines_after <= back.lines_until);
-        let late = place.span(at(90_000));
+        let late = place.span(at(90_000), settled(at(90_000)));
         assert!(late.since <= at(0).minus(OVERLAP), "from the last good look on");
-        assert!(late.lines_after <= at(0).minus(logs::SETTLED_AFTER));
+        assert!(late.lines_after <= settled(at(0)));
     }
 
     #[test]

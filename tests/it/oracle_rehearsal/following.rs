@@ -121,6 +121,49 @@ fn a_line_that_has_its_number_before_one_with_an_earlier_moment_is_not_passed_ov
     instances.into_iter().for_each(end);
 }
 
+#[test]
+fn a_line_whose_commit_takes_long_is_not_passed_over() {
+    let Some(site) = Site::start() else { return };
+    let instances = [site.instance(&[]), site.instance(&[])];
+    let token = site.issuer.token(json!({"tenant_id": "demo"}));
+    let [mut slow, mut quick] = [0, 1].map(|door: usize| site.client(&instances[door], "demo"));
+    say(&mut quick, "p", info("first"));
+    let mut follower = Follower::open(instances[1].api, &token, "/logs/p", SSE);
+    let mut message = || follower.event().expect("the stream goes on").1["message"].clone();
+    assert_eq!(message(), "first");
+    let held = site.standin.inject("on=OCITransCommit module=/logs times=1 do=delay:7000");
+    thread::scope(|scope| {
+        scope.spawn(|| say(&mut slow, "p", info("slow")));
+        eventually("it has its number", || (site.standin.hits(&held) > 0).then_some(()));
+        site.standin.mend(&held);
+        say(&mut quick, "p", info("quick"));
+    });
+    assert_eq!(
+        [message(), message()],
+        ["slow", "quick"],
+        "each comes, in the order of their numbers"
+    );
+    instances.into_iter().for_each(end);
+}
+
+#[test]
+fn without_the_right_to_see_transactions_lines_come_all_the_same_and_the_log_says_so() {
+    let Some(site) = Site::start() else { return };
+    let blind = site.standin.inject("on=OCIStmtExecute text=open_writes do=ora:942");
+    let instance = site.instance(&[]);
+    let token = site.issuer.token(json!({"tenant_id": "demo"}));
+    let mut client = site.client(&instance, "demo");
+    say(&mut client, "p", info("first"));
+    let mut follower = Follower::open(instance.api, &token, "/logs/p", SSE);
+    for expected in ["first", "second"] {
+        assert_eq!(follower.event().expect("the stream goes on").1["message"], expected);
+        say(&mut client, "p", info("second"));
+    }
+    assert!(instance.log().contains("see 000_grants_as_dba.sql"), "{}", instance.log());
+    assert!(site.standin.hits(&blind) < 5, "it is not tried again at each look");
+    end(instance);
+}
+
 /// Reads until `last` has come, each part at the next instance, and counts every row by its `log_id`.
 fn read_in_parts(apis: &[SocketAddr], token: &str, seed: u64, last: &str) -> BTreeMap<u64, usize> {
     let (mut seen, mut dice) = (BTreeMap::new(), Dice(seed));

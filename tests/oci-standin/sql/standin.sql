@@ -189,6 +189,16 @@ CREATE TABLE standin.living_session (session_id varchar(64) PRIMARY KEY);
 CREATE TABLE standin.session_kind (server varchar(9), failover_type varchar(13));
 INSERT INTO standin.session_kind VALUES ('DEDICATED', 'NONE');
 
+-- The age of the oldest open transaction that has written something, whoever's it is. What a transaction has seen of the
+-- others is kept for it, so that is forgotten first.
+CREATE FUNCTION standin.open_writes() RETURNS numeric LANGUAGE plpgsql AS $$
+BEGIN
+  PERFORM pg_catalog.pg_stat_clear_snapshot();
+  RETURN (SELECT COALESCE(max(pg_catalog.ceil(pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() - xact_start))), 0)
+          FROM pg_catalog.pg_stat_activity
+          WHERE datname = pg_catalog.current_database() AND backend_xid IS NOT NULL);
+END $$;
+
 CREATE FUNCTION standin.told() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
   NOTIFY standin_message;

@@ -47,6 +47,8 @@ const DEAD_SESSIONS: &str = "SELECT tenant_id, process_id FROM process_live_stat
 
 const SESSION_KIND: &str = "SELECT server, failover_type FROM standin.session_kind";
 
+const OPEN_WRITES: &str = "SELECT standin.open_writes() AS age_s";
+
 const SET_TENANT: &str = "SELECT set_config('standin.tenant_id', COALESCE($1, ''), false), \
     set_config('standin.client_identifier', COALESCE($1, ''), false)";
 
@@ -93,6 +95,10 @@ fn procedure(work: &Work<'_>, name: &str, arguments: &Arguments) -> Result<()> {
         "sentinel_svc.session_kind" => {
             let [cursor] = named(arguments, ["p_cur"])?;
             answer(work, cursor, SESSION_KIND, &[], Vec::new())
+        }
+        "sentinel_svc.open_writes" => {
+            let [cursor] = named(arguments, ["p_cur"])?;
+            answer(work, cursor, OPEN_WRITES, &[], Vec::new())
         }
         "sentinel_svc.drop_partitions" => {
             let [_, _, dropped] = named(arguments, ["p_table_name", "p_before", "p_dropped"])?;

@@ -132,7 +132,10 @@ impl store::Reader for Reader {
 
     fn newest_log_id(&mut self) -> Result<i64> {
         let now = self.health.now();
-        self.session.ask("newest log", |connection| logs::newest_id(connection, now))
+        let settled = self.health.settled();
+        self.session.ask("newest log", |connection| {
+            logs::newest_id(connection, settled.until(connection, now)?, now)
+        })
     }
 
     fn new_logs(
@@ -142,9 +145,10 @@ impl store::Reader for Reader {
         filter: &LogFilter,
         limit: usize,
     ) -> Result<Received> {
-        let now = self.health.now();
+        let (health, now) = (Arc::clone(&self.health), self.health.now());
         self.ask("read new logs", tenant, |connection| {
-            logs::new(connection, tenant, process, filter, limit, now)
+            let settled = health.settled().until(connection, now)?;
+            logs::new(connection, tenant, process, filter, limit, (settled, now))
         })
     }
 
