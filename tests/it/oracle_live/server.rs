@@ -20,7 +20,7 @@ use sentinel::store::oracle::{Settings, migrate};
 use sentinel::store::{Fresh, LogFilter, Page, Store};
 
 use super::{server, site};
-use crate::harness::PATIENCE;
+use crate::harness::{PATIENCE, eventually};
 
 /// A text as VARCHAR2: the driver would send a bare one as NVARCHAR2.
 struct Text<'a>(&'a str);
@@ -59,6 +59,14 @@ fn expired(connection: &Connection) -> u64 {
     let mut cursor: RefCursor = statement.bind_value(1).unwrap();
     let count = |row: oracle::Result<oracle::Row>| row.unwrap().get::<_, u64>("EXPIRED").unwrap();
     cursor.query().unwrap().map(count).sum()
+}
+
+/// How many seconds the oldest transaction has been open that may hold lines.
+fn open_writes(connection: &Connection) -> i64 {
+    let block = "BEGIN sentinel_svc.open_writes(:cur); END;";
+    let statement = connection.execute(block, &[&OracleType::RefCursor]).unwrap();
+    let mut cursor: RefCursor = statement.bind_value(1).unwrap();
+    cursor.query().unwrap().map(|row| row.unwrap().get::<_, i64>("AGE_S").unwrap()).sum()
 }
 
 #[test]
@@ -396,6 +404,21 @@ fn a_caller_of_the_package_is_watched_and_one_that_dies_is_found() {
         assert!(began.elapsed() < PATIENCE, "its session is gone");
         site.apply();
     }
+}
+
+#[test]
+fn the_age_of_a_transaction_that_writes_lines_is_told_until_it_ends() {
+    let Some(site) = site() else { return };
+    let (writer, asker) = (site.raw_service(), site.raw_service());
+    writer.set_module("process-sentinel").unwrap();
+    writer.set_action("logs").unwrap();
+    let insert = "INSERT INTO process_logs (tenant_id, process_id, log_level, logged_at, message) VALUES \
+                  (:tenant_id, :process_id, 'INFO', SYS_EXTRACT_UTC(SYSTIMESTAMP), :message)";
+    let line = [text(site.tenant.as_str()), text("p"), text("not committed")];
+    writer.execute(insert, &[&line[0], &line[1], &line[2]]).unwrap();
+    eventually("it is some seconds old", || (open_writes(&asker) > 2).then_some(()));
+    writer.rollback().unwrap();
+    eventually("it has ended", || (open_writes(&asker) == 0).then_some(()));
 }
 
 #[test]
