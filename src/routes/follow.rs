@@ -102,11 +102,12 @@ pub(super) enum Place {
 }
 
 impl Place {
-    /// Reads the `id` of an event. `newest` is the highest `log_id` there is.
+    /// Reads the `id` of an event. Rows up to `newest` can be shown by this instance, and none beyond `highest` can have
+    /// been shown by another one.
     ///
     /// # Errors
     /// When it is none of ours.
-    pub(super) fn parse(id: &str, newest: i64) -> std::result::Result<Self, Problem> {
+    pub(super) fn parse(id: &str, newest: i64, highest: i64) -> std::result::Result<Self, Problem> {
         let number = |text: &str| text.parse::<i64>().ok().filter(|number| *number >= 0);
         let parts: Vec<&str> = id.trim().split('.').collect();
         let place = match parts[..] {
@@ -122,12 +123,12 @@ impl Place {
         })?;
         Ok(match place {
             // The file of the rows was replaced by an older one: what comes now is new.
-            Self::New { after } if after > newest => Self::New { after: newest },
+            Self::New { after } if after > highest => Self::New { after: newest },
             Self::New { after } if newest - after > MISSED_MAX => {
                 Self::Stored { above: after, until: newest, after: None }
             }
             Self::Stored { above, until, after } => {
-                Self::Stored { above, until: until.min(newest), after }
+                Self::Stored { above, until: until.min(highest), after }
             }
             place @ Self::New { .. } => place,
         })
@@ -258,12 +259,15 @@ mod tests {
 
     #[test]
     fn an_id_leads_back_to_its_place_and_what_is_none_is_refused() {
-        let place = |id| Place::parse(id, 100_000).ok();
+        let place = |id| Place::parse(id, 100_000, 200_000).ok();
         assert_eq!(place("n.99000"), Some(Place::New { after: 99_000 }));
         let far = Place::Stored { above: 7, until: 100_000, after: None };
         assert_eq!(place("n.7"), Some(far), "too far to pass over the rows of everybody");
-        assert_eq!(place("n.100001"), Some(Place::New { after: 100_000 }), "the file is older");
+        assert_eq!(place("n.200000"), Some(Place::New { after: 200_000 }), "another was ahead");
+        assert_eq!(place("n.200001"), Some(Place::New { after: 100_000 }), "the file is older");
         let after = Some(Cursor("AQ".to_owned()));
+        let ahead = Place::Stored { above: 7, until: 150_000, after: after.clone() };
+        assert_eq!(place("s.7.150000.AQ"), Some(ahead));
         assert_eq!(place("s.7.90.AQ"), Some(Place::Stored { above: 7, until: 90, after }));
         for bad in ["", "n", "n.", "n.-1", "n.x", "s.1.2", "s.1.x.AQ", "x.1", "n.1.2", "7"] {
             assert_eq!(place(bad), None, "{bad:?}");

@@ -304,7 +304,11 @@ impl Desk {
         let news = self.subscribe(exchange, subject)?;
         let newest = self.reader.newest_log_id().map_err(|error| store_problem(&error))?;
         let place = match exchange.request.head.headers.get("last-event-id") {
-            Some(id) if !id.is_empty() => Place::parse(id, newest)?,
+            Some(id) if !id.is_empty() => {
+                let highest =
+                    self.reader.highest_log_id().map_err(|error| store_problem(&error))?;
+                Place::parse(id, newest, highest)?
+            }
             _ => Place::Stored { above: 0, until: newest, after },
         };
         let after = match &place {

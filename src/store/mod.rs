@@ -389,6 +389,11 @@ pub trait Reader: Send {
     fn log_cursor(&self, row: &StoredLog) -> Cursor;
     /// The highest `log_id` of this snapshot, of whatever tenant. A row that becomes visible later has a higher one.
     fn newest_log_id(&mut self) -> Result<i64>;
+    /// Beyond this `log_id` no instance can have shown a row by now. More than [`Reader::newest_log_id`] where another
+    /// instance may know sooner than this one that everything up to a row is committed.
+    fn highest_log_id(&mut self) -> Result<i64> {
+        self.newest_log_id()
+    }
     /// Rows of a process in the order of receipt, from the one after `filter.log_id_above` on: what is new since then.
     /// Its cost grows with what all processes have said since then. A process that is not known has no rows.
     fn new_logs(

@@ -206,6 +206,12 @@ pub(super) fn newest_id(
     Ok(found.into_iter().next().flatten().unwrap_or(0))
 }
 
+/// The highest number of a line that is committed, whatever may still appear before it.
+pub(super) fn highest_id(connection: &Connection, now: Timestamp) -> oracle::Result<i64> {
+    // No moment of a line lies so far ahead, whatever the clocks of the instances differ by.
+    newest_id(connection, now.plus(NEWEST_WITHIN[1]), now)
+}
+
 /// Lines of a process after `filter.log_id_above`, in the order of their numbers.
 pub(super) fn new(
     connection: &Connection,

@@ -218,8 +218,9 @@ fn every_row_comes_once_whoever_writes_where_and_wherever_the_stream_is_cut() {
     assert!(expected.len() > batches * 3, "{}", expected.len());
     for seen in seen {
         let wrong = |id: &&u64| seen.get(id) != expected.get(id);
-        let wrong: Vec<&u64> = seen.keys().chain(expected.keys()).filter(wrong).collect();
-        assert_eq!(wrong, Vec::<&u64>::new(), "rows that came never, or more than once");
+        let wrong = seen.keys().chain(expected.keys()).filter(wrong);
+        let wrong: Vec<_> = wrong.map(|id| (id, seen.get(id).unwrap_or(&0))).collect();
+        assert_eq!(wrong, [], "rows that came never, or more than once");
     }
     instances.into_iter().for_each(end);
 }

@@ -138,6 +138,11 @@ impl store::Reader for Reader {
         })
     }
 
+    fn highest_log_id(&mut self) -> Result<i64> {
+        let now = self.health.now();
+        self.session.ask("highest log", |connection| logs::highest_id(connection, now))
+    }
+
     fn new_logs(
         &mut self,
         tenant: &TenantId,
