@@ -145,7 +145,7 @@ impl Service {
             log_rooms: Rooms::new(queue_capacity),
             payload_rooms: Rooms::new(config.inflight_bytes_max),
             live: Arc::new(Hub::default()),
-            // A single one has a share, too.
+            // One tenant alone gets half of it, and half of one place is none.
             wait_rooms: Rooms::new(config.connections_max.max(2)),
             metrics: Arc::clone(&metrics),
             tracer,

@@ -65,6 +65,15 @@ impl Site {
         }
     }
 
+    /// One with a process that has started, where everybody could be heard from now on.
+    fn started() -> Self {
+        let mut site = Self::new();
+        site.post("process.started");
+        site.apply();
+        site.reap();
+        site
+    }
+
     /// Time passes on both clocks.
     fn wait(&mut self, pause: Duration) {
         self.jump(pause);
@@ -182,10 +191,7 @@ fn a_silent_process_expires_once_and_its_next_sign_of_life_revives_it() {
 
 #[test]
 fn nobody_is_judged_for_a_heartbeat_interval_after_an_outage_or_a_jump() {
-    let mut site = Site::new();
-    site.post("process.started");
-    site.apply();
-    site.reap();
+    let mut site = Site::started();
     site.wait(2 * TIMEOUT);
     site.apply();
     site.takes_writes.store(false, Ordering::Relaxed);
@@ -241,10 +247,7 @@ fn who_says_log_rows_is_not_judged_while_these_are_shed() {
 
 #[test]
 fn a_process_whose_expiry_cannot_be_told_does_not_keep_the_others_waiting() {
-    let mut site = Site::new();
-    site.post("process.started");
-    site.apply();
-    site.reap();
+    let mut site = Site::started();
     site.wait(TIMEOUT);
     site.apply();
     let found = site.keeper.overdue(site.store.now(), 1).unwrap().remove(0);
@@ -272,10 +275,7 @@ fn a_process_whose_expiry_cannot_be_told_does_not_keep_the_others_waiting() {
 
 #[test]
 fn a_clock_that_ran_ahead_and_was_set_back_makes_nobody_lost_who_is_heard() {
-    let mut site = Site::new();
-    site.post("process.started");
-    site.apply();
-    site.reap();
+    let mut site = Site::started();
     // While the clock is a day ahead, the listener finds the queue empty.
     let day = i64::try_from(Duration::from_secs(86_400).as_micros()).unwrap();
     site.clock.fetch_add(day, Ordering::Relaxed);
@@ -296,10 +296,7 @@ fn a_clock_that_ran_ahead_and_was_set_back_makes_nobody_lost_who_is_heard() {
 
 #[test]
 fn a_watermark_from_before_the_clock_was_set_back_proves_nothing() {
-    let mut site = Site::new();
-    site.post("process.started");
-    site.apply();
-    site.reap();
+    let mut site = Site::started();
     // Set ahead and back between two passes, so that the reaper sees no jump, and the listener has not come since.
     site.watermark.advance(site.store.now().plus(2 * TIMEOUT), site.store.now().plus(2 * TIMEOUT));
     site.wait(HEARTBEAT);
@@ -309,10 +306,7 @@ fn a_watermark_from_before_the_clock_was_set_back_proves_nothing() {
 
 #[test]
 fn an_expiry_that_cannot_be_posted_is_held_and_posted_later() {
-    let mut site = Site::new();
-    site.post("process.started");
-    site.apply();
-    site.reap();
+    let mut site = Site::started();
     site.wait(2 * TIMEOUT);
     site.apply();
     let passed = site.reap_beside(|_, _| Answer::Unavailable("full"));

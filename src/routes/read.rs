@@ -125,17 +125,14 @@ impl Desk {
         let tenant = exchange.tenant()?;
         let name = table::argument(exchange.route, exchange.request.head.path);
         let name = name.ok_or_else(not_found)?;
-        if !exchange.request.head.query.is_empty() {
-            let parameters = &exchange.parameters;
-            let seen =
-                parameters.parsed("seen", "a stream number", |text| text.parse::<u64>().ok())?;
-            let wait = parameters.wait()?;
-            if let (Some(seen), Some(wait)) = (seen, wait)
-                && !self.reader.shows_acknowledged()
-                && let Some(waiting) = self.status_wait(exchange, &name, seen, wait)?
-            {
-                return Ok(waiting);
-            }
+        let parameters = &exchange.parameters;
+        let seen = parameters.parsed("seen", "a stream number", |text| text.parse::<u64>().ok())?;
+        let wait = parameters.wait()?;
+        if let (Some(seen), Some(wait)) = (seen, wait)
+            && !self.reader.shows_acknowledged()
+            && let Some(waiting) = self.status_wait(exchange, &name, seen, wait)?
+        {
+            return Ok(waiting);
         }
         let now = self.shared.store.now();
         // First, see `Reader::status_stamp`.

@@ -311,6 +311,7 @@ pub struct Received {
 /// What is known of a stream.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StreamState {
+    /// The highest number that is applied. Where several listeners apply at once, an earlier one may follow.
     pub applied_seq: u64,
     pub last_seen_at: Timestamp,
     pub last_type: EventType,

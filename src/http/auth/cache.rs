@@ -8,8 +8,7 @@ use parking_lot::Mutex;
 use ring::digest::{SHA256, digest};
 
 use super::keys::seconds;
-use super::principal::LEEWAY_S;
-use super::principal::Principal;
+use super::principal::{LEEWAY_S, Principal};
 
 /// So many tokens in all: more clients than that at once are rare, and the rest is only verified again.
 pub(super) const ENTRIES_MAX: usize = 4096;

@@ -12,18 +12,17 @@ use oracle::Connection;
 
 use super::bind::{self, Bind};
 use super::errors::{self, Class};
+use super::facts::{self, BLIND_FOR};
 use super::health::QueueState;
+use super::logs;
 use super::overdue::Judged;
 use super::session::Session;
 use super::sql::{self, fill, statement, text};
-use super::{facts, logs};
 use crate::domain::time::Timestamp;
 use crate::store::Result;
 
 /// Between two looks: each asks the database about every session that is waited for.
 const LOOK_PAUSE: Duration = Duration::from_secs(3);
-/// Where the right to look is missing it is tried again after so long.
-const BLIND_FOR: Duration = Duration::from_secs(3600);
 
 /// Tenant and process, as the database names them.
 type Name = (String, String);
@@ -48,7 +47,7 @@ impl Watch {
         limit: usize,
     ) -> Result<Vec<Judged>> {
         const CALL: &str = "look for sessions";
-        let is_blind = self.blind_at.is_some_and(|at| now >= at && now.since(at) < BLIND_FOR);
+        let is_blind = !facts::is_due(self.blind_at, BLIND_FOR, now);
         if is_blind || !facts::is_due(self.looked_at, LOOK_PAUSE, now) {
             return Ok(Vec::new());
         }

@@ -64,6 +64,9 @@ pub(super) fn is_exception_queue(name: &str) -> bool {
     name.rsplit('.').next().unwrap_or(name).trim_matches('"').starts_with("AQ$")
 }
 
+/// Where a right to look is missing it is tried again after so long.
+pub(super) const BLIND_FOR: Duration = Duration::from_secs(3600);
+
 /// Whether so long a pause is over, also where the clock was set back meanwhile.
 pub(super) fn is_due(last: Option<Timestamp>, pause: Duration, now: Timestamp) -> bool {
     last.is_none_or(|last| now.since(last) >= pause || now < last)

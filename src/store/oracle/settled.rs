@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 
 use super::bind::{self, Bind};
 use super::errors::{self, Class};
+use super::facts::{BLIND_FOR, is_due};
 use super::sql::{statement, text};
 use crate::domain::time::Timestamp;
 
@@ -23,8 +24,6 @@ use crate::domain::time::Timestamp;
 pub(super) const MARGIN: Duration = Duration::from_secs(3);
 /// What is known is used again for so long: less than the pause between two looks for news.
 const KNOWN_FOR: Duration = Duration::from_millis(200);
-/// Where the right to look is missing it is tried again after so long.
-const BLIND_FOR: Duration = Duration::from_secs(3600);
 
 /// What all threads of an instance know of it.
 #[derive(Default)]
@@ -47,10 +46,10 @@ impl Settled {
         now: Timestamp,
     ) -> oracle::Result<Timestamp> {
         let known = *self.0.lock();
-        if is_within(known.asked_at, KNOWN_FOR, now) {
+        if !is_due(known.asked_at, KNOWN_FOR, now) {
             return Ok(known.until);
         }
-        let (open_for, blind_at) = if is_within(known.blind_at, BLIND_FOR, now) {
+        let (open_for, blind_at) = if !is_due(known.blind_at, BLIND_FOR, now) {
             (Duration::ZERO, known.blind_at)
         } else {
             match open_writes(connection) {
@@ -84,10 +83,6 @@ impl Known {
         let until = self.until.max(newest.minus(open_for)).min(newest);
         Self { until, asked_at: Some(now), ..self }
     }
-}
-
-fn is_within(since: Option<Timestamp>, span: Duration, now: Timestamp) -> bool {
-    since.is_some_and(|since| now >= since && now.since(since) < span)
 }
 
 /// For how long the oldest open transaction that may hold lines has been open.

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::{Site, end};
 use crate::follow::{Follower, SSE, info, say, say_much};
-use crate::harness::{Dice, InChild, envelope, eventually, full};
+use crate::harness::{Client, Dice, InChild, envelope, eventually, full};
 
 /// Longer than any news takes, shorter than a wait: who is not told of news comes too late.
 const SOON: Duration = Duration::from_secs(15);
@@ -92,45 +92,50 @@ fn rows_of_any_instance_come_as_they_commit_and_a_cut_stream_goes_on_at_the_othe
     instances.into_iter().for_each(end);
 }
 
+/// So far the moments of two lines lie apart that get their numbers the other way round: some looks of 250 ms, and
+/// half of what the slow one waits for its number.
+const APART: Duration = Duration::from_millis(750);
+
+/// Two instances, a client of each, and who follows `p` at the second one and has its first line.
+fn followed(site: &Site) -> ([InChild; 2], [Client; 2], Follower) {
+    let instances = [site.instance(&[]), site.instance(&[])];
+    let mut clients = [0, 1].map(|door: usize| site.client(&instances[door], "demo"));
+    say(&mut clients[1], "p", info("first"));
+    let token = site.issuer.token(json!({"tenant_id": "demo"}));
+    let mut follower = Follower::open(instances[1].api, &token, "/logs/p", SSE);
+    assert_eq!(message(&mut follower), "first");
+    (instances, clients, follower)
+}
+
+/// What the next line says.
+fn message(follower: &mut Follower) -> Value {
+    follower.event().expect("the stream goes on").1["message"].clone()
+}
+
 #[test]
 fn a_line_that_has_its_number_before_one_with_an_earlier_moment_is_not_passed_over() {
     let Some(site) = Site::start() else { return };
-    let instances = [site.instance(&[]), site.instance(&[])];
-    let token = site.issuer.token(json!({"tenant_id": "demo"}));
-    let [mut slow, mut quick] = [0, 1].map(|door: usize| site.client(&instances[door], "demo"));
-    say(&mut quick, "p", info("first"));
-    let mut follower = Follower::open(instances[1].api, &token, "/logs/p", SSE);
-    let mut message = || follower.event().expect("the stream goes on").1["message"].clone();
-    assert_eq!(message(), "first");
+    let (instances, [mut slow, mut quick], mut follower) = followed(&site);
     // It takes its moment, and then its time: many looks lie between the two moments.
     let held =
         site.standin.inject("on=OCIStmtExecute module=/logs text=insert times=1 do=delay:1500");
     thread::scope(|scope| {
         scope.spawn(|| say(&mut slow, "p", info("slow")));
         eventually("it has its moment", || (site.standin.hits(&held) > 0).then_some(()));
-        thread::sleep(Duration::from_millis(750));
+        thread::sleep(APART);
         // For each instance it is the first such call.
         site.standin.mend(&held);
         say(&mut quick, "p", info("quick"));
     });
-    assert_eq!(
-        [message(), message()],
-        ["quick", "slow"],
-        "each comes, in the order of their numbers"
-    );
+    let came = [message(&mut follower), message(&mut follower)];
+    assert_eq!(came, ["quick", "slow"], "each comes, in the order of their numbers");
     instances.into_iter().for_each(end);
 }
 
 #[test]
 fn a_line_whose_commit_takes_long_is_not_passed_over() {
     let Some(site) = Site::start() else { return };
-    let instances = [site.instance(&[]), site.instance(&[])];
-    let token = site.issuer.token(json!({"tenant_id": "demo"}));
-    let [mut slow, mut quick] = [0, 1].map(|door: usize| site.client(&instances[door], "demo"));
-    say(&mut quick, "p", info("first"));
-    let mut follower = Follower::open(instances[1].api, &token, "/logs/p", SSE);
-    let mut message = || follower.event().expect("the stream goes on").1["message"].clone();
-    assert_eq!(message(), "first");
+    let (instances, [mut slow, mut quick], mut follower) = followed(&site);
     let held = site.standin.inject("on=OCITransCommit module=/logs times=1 do=delay:7000");
     thread::scope(|scope| {
         scope.spawn(|| say(&mut slow, "p", info("slow")));
@@ -138,11 +143,8 @@ fn a_line_whose_commit_takes_long_is_not_passed_over() {
         site.standin.mend(&held);
         say(&mut quick, "p", info("quick"));
     });
-    assert_eq!(
-        [message(), message()],
-        ["slow", "quick"],
-        "each comes, in the order of their numbers"
-    );
+    let came = [message(&mut follower), message(&mut follower)];
+    assert_eq!(came, ["slow", "quick"], "each comes, in the order of their numbers");
     instances.into_iter().for_each(end);
 }
 
@@ -156,7 +158,7 @@ fn without_the_right_to_see_transactions_lines_come_all_the_same_and_the_log_say
     say(&mut client, "p", info("first"));
     let mut follower = Follower::open(instance.api, &token, "/logs/p", SSE);
     for expected in ["first", "second"] {
-        assert_eq!(follower.event().expect("the stream goes on").1["message"], expected);
+        assert_eq!(message(&mut follower), expected);
         say(&mut client, "p", info("second"));
     }
     assert!(instance.log().contains("see 000_grants_as_dba.sql"), "{}", instance.log());
